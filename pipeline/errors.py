@@ -1,0 +1,21 @@
+"""Errors that a person reads. An error class exists only where the caller must do something different."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend: the message says what is wrong, where, and what to do. Exit code 2."""
+
+
+class BudgetReached(Exception):
+    """A limit set by the user (calls, tokens, money, forwards) was reached; partial results stand."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known names: `Did you mean 'x'?`, or the full list when none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(names)}."
