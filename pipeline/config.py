@@ -1,0 +1,211 @@
+"""The configuration of an audit: one page of YAML, every line with a default but the data and the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import UserError, nearest
+from pipeline.models import registry
+
+
+class Section(BaseModel):
+    """A part of the configuration; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class BackEnd(BaseModel):
+    """A section that chooses a back end: `kind`, and that back end's own options (see `cuescope doctor`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    kind: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options beside `kind`."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Data(BackEnd):
+    """Where the images come from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _source_is_kind(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "kind" not in value:
+            value = {**value, "kind": value.get("source", "folder")}
+            value.pop("source", None)
+        return value
+
+
+class Cluster(Section):
+    """Unnamed cues: spherical k-means over region embeddings."""
+
+    enabled: bool = True
+    k_min: int = Field(0, ge=0, description="fewest clusters tried; 0: twice the number of classes (RaVL)")
+    k_max: int = Field(0, ge=0, description="most clusters tried; 0: five times the number of classes (RaVL)")
+    sweep: int = Field(5, ge=1, le=50, description="how many values of k are tried between them")
+    sample: int = Field(100_000, ge=100, description="most regions that k-means sees")
+
+
+class Measure(Section):
+    """Association and observed gaps."""
+
+    top_k: int = Field(50, ge=1, description="SpurLens' K: images at each end of the presence ranking")
+    max_per_class: int = Field(8, ge=1, description="most cues of a class that are taken to ablation")
+
+
+class Ablate(Section):
+    """Counterfactual edits and their placebos."""
+
+    enabled: bool = True
+    fills: list[str] = Field(default=["mean", "blur", "inpaint"], min_length=1)
+    budget: int = Field(20_000, ge=0, description="most edited images that the model under test is shown")
+    images: int = Field(40, ge=2, description="most images of an experiment (one cue, one class, one direction)")
+    max_cover: float = Field(0.35, gt=0, le=1, description="most of the object's own box that an edit may cover")
+
+    @field_validator("fills")
+    @classmethod
+    def _known(cls, fills: list[str]) -> list[str]:
+        for fill in fills:
+            registry.factory("fill", fill)
+        return fills
+
+
+class Rank(Section):
+    """Verdicts and their order."""
+
+    q: float = Field(0.05, gt=0, lt=1, description="false-discovery rate of the confirmed findings")
+    correction: str = Field("bh", pattern="^(bh|by)$", description="Benjamini-Hochberg or -Yekutieli")
+    smallest_effect: float = Field(0.05, ge=0, lt=1, description="an effect below this is of no practical interest")
+    core_overlap: float = Field(0.5, gt=0, le=1, description="a cue that lies this much in the object's box is core")
+
+
+SEAMS = {"data": "source", "model": "model", "caption": "caption", "propose": "propose", "detect": "detect", "embed": "embed"}
+
+
+class Audit(Section):
+    """One run: data set x model x configuration."""
+
+    data: Data
+    model: BackEnd
+    caption: BackEnd | None = None
+    propose: BackEnd | None = BackEnd(kind="captions")
+    detect: BackEnd | None = None
+    embed: BackEnd | None = None
+    cluster: Cluster = Cluster()
+    measure: Measure = Measure()
+    ablate: Ablate = Ablate()
+    rank: Rank = Rank()
+    classes: list[str] = Field(default=[], description="class names in order; empty: every label of the data")
+    prompts: dict[str, str] = Field(default={}, description="words for a label where its name won't do")
+    no_split: bool = Field(False, description="one half for everything: for small sets; estimates are then optimistic")
+    shard: int = Field(256, ge=1, description="images of a unit of work")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    cache: str | None = Field(None, description="folder of the feature cache; default: .cuescope beside the output")
+    seed: int = 0
+
+    @field_validator("caption", "propose", "detect", "embed", mode="before")
+    @classmethod
+    def _none_is_off(cls, value: Any) -> Any:
+        return None if value in (False, "none", {"kind": "none"}) else value
+
+    @model_validator(mode="after")
+    def _check_back_ends(self) -> Audit:
+        for section, seam in SEAMS.items():
+            chosen = getattr(self, section)
+            if chosen is not None:
+                registry.check_options(seam, chosen.kind, chosen.options)
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: list[str] | None = None) -> Audit:
+        """Read a configuration; paths in it are relative to its folder. `overrides` are `key.key=value` strings.
+
+        Raises:
+            UserError: no such file, not YAML, an unknown key or back end (with the nearest name), a wrong value.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"There is no configuration file {path}. Write one with: cuescope init IMAGE_FOLDER")
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(raw, dict):
+            raise UserError(f"{path} holds no configuration: expected keys such as 'data' and 'model'.")
+        for override in overrides or []:
+            _override(raw, override)
+        return cls.from_dict(raw, base=path.parent, where=str(path))
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any], base: Path | None = None, where: str = "configuration") -> Audit:
+        """The same from a dictionary; `base` is the folder that relative paths start from (default: the current one)."""
+        try:
+            return cls.model_validate(_absolute(raw, (base or Path.cwd()).resolve()))
+        except ValidationError as error:
+            raise UserError(f"{where}: {_explain(error)}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` turns back into an equal audit."""
+        return json.loads(self.model_dump_json())
+
+    def digest(self) -> str:
+        """A short hash of the whole configuration."""
+        return hashlib.blake2b(json.dumps(self.to_dict(), sort_keys=True).encode(), digest_size=8).hexdigest()
+
+    def words(self, label: str) -> str:
+        """What a label is called in prompts: underscores become spaces."""
+        return self.prompts.get(label, label.replace("_", " ").replace("-", " ").strip())
+
+
+PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model"})
+
+
+def _absolute(value: Any, base: Path, key: str = "") -> Any:
+    """Every path option made absolute: `path` always, a `name` only where it is a local-dir or exists beside the file."""
+    if isinstance(value, dict):
+        return {k: _absolute(v, base, str(k)) for k, v in value.items()}
+    if not isinstance(value, str) or key not in PATH_KEYS or "://" in value:
+        return value
+    scheme, rest = ("local-dir:", value[10:]) if value.startswith("local-dir:") else ("", value)
+    candidate = base / Path(rest).expanduser()
+    if scheme or key in ("path", "cache", "root") or candidate.exists():
+        return f"{scheme}{candidate.resolve()}"
+    return value
+
+
+def _override(raw: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*", key):
+        raise UserError(f"--set {assignment}: expected key=value, for example --set ablate.budget=5000")
+    *parents, last = key.split(".")
+    place = raw
+    for parent in parents:
+        inner = place.get(parent)
+        if not isinstance(inner, dict):
+            inner = {}
+            place[parent] = inner
+        place = inner
+    place[last] = yaml.safe_load(text)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault of a configuration in one line, with the nearest right key."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        fields: Any = Audit
+        for part in place[:-1]:
+            fields = fields.model_fields[part].annotation
+        return f"unknown key '{'.'.join(place)}'. {nearest(place[-1], fields.model_fields)}"
+    if first["type"] == "missing":
+        return f"the key '{'.'.join(place)}' is missing."
+    return f"'{'.'.join(place)}': {first['msg'].lower()}."

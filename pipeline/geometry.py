@@ -1,0 +1,99 @@
+"""Boxes. Inside Cuescope a box is normalised xyxy in [0, 1]; this module alone converts to other conventions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float64]  # (n, 4): x0, y0, x1, y1, each in [0, 1], x0 <= x1, y0 <= y1
+
+
+def as_boxes(boxes: object) -> Boxes:
+    """Any sequence of boxes as a clipped float array of shape (n, 4); an empty one has shape (0, 4)."""
+    array = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    return np.clip(array, 0.0, 1.0)
+
+
+def to_pixels(boxes: Boxes, width: int, height: int) -> NDArray[np.int64]:
+    """Integer pixel boxes (n, 4) that cover the normalised ones; never empty while the image has a pixel."""
+    scale = np.array([width, height, width, height], dtype=np.float64)
+    pixels = as_boxes(boxes) * scale
+    low = np.floor(pixels[:, :2] + 1e-9).astype(np.int64)
+    high = np.ceil(pixels[:, 2:] - 1e-9).astype(np.int64)
+    limit = np.array([width, height])
+    low = np.clip(low, 0, limit - 1)
+    return np.concatenate([low, np.clip(np.maximum(high, low + 1), 1, limit)], axis=1)
+
+
+def from_pixels(boxes: object, width: int, height: int) -> Boxes:
+    """Pixel xyxy boxes (n, 4) as normalised ones."""
+    scale = np.array([width, height, width, height], dtype=np.float64)
+    return as_boxes(np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / scale)
+
+
+def to_percent_xywh(boxes: Boxes) -> Boxes:
+    """Label Studio's convention: x, y, width, height in percent of the image, kept inside [0, 100] (n, 4)."""
+    boxes = as_boxes(boxes)
+    low = np.round(boxes[:, :2] * 100, 4)
+    high = np.round(boxes[:, 2:] * 100, 4)
+    return np.concatenate([low, np.maximum(high - low, 0.0)], axis=1)
+
+
+def from_percent_xywh(boxes: object) -> Boxes:
+    """The inverse of :func:`to_percent_xywh`."""
+    array = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) / 100
+    return as_boxes(np.concatenate([array[:, :2], array[:, :2] + array[:, 2:]], axis=1))
+
+
+def to_pixel_xywh(boxes: Boxes, width: int, height: int) -> Boxes:
+    """COCO's convention: x, y, width, height in pixels (n, 4), as floats."""
+    pixels = as_boxes(boxes) * np.array([width, height, width, height], dtype=np.float64)
+    return np.concatenate([pixels[:, :2], pixels[:, 2:] - pixels[:, :2]], axis=1)
+
+
+def area(boxes: Boxes) -> NDArray[np.float64]:
+    """Share of the image that each box covers (n,)."""
+    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
+
+
+def intersection(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Area common to each pair of boxes (len(a), len(b))."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.prod(np.maximum(high - low, 0.0), axis=2)
+
+
+def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Intersection over union of each pair (len(a), len(b)); 0 where both are empty."""
+    common = intersection(a, b)
+    union = area(a)[:, None] + area(b)[None, :] - common
+    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+
+
+def inside(a: Boxes, b: Boxes) -> NDArray[np.float64]:
+    """Share of each box of `a` that lies in each box of `b` (len(a), len(b))."""
+    own = area(a)[:, None]
+    common = intersection(a, b)
+    return np.divide(common, own, out=np.zeros_like(common), where=own > 0)
+
+
+def suppress(boxes: Boxes, scores: NDArray[np.float64], threshold: float = 0.5) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression: indices of the boxes kept, best score first (ties: lower index first)."""
+    order = np.lexsort((np.arange(len(scores)), -np.asarray(scores)))
+    overlaps = iou(boxes, boxes)
+    kept: list[int] = []
+    for index in order:
+        if all(overlaps[index, other] <= threshold for other in kept):
+            kept.append(int(index))
+    return np.array(kept, dtype=np.int64)
+
+
+def grid(divisions: tuple[int, ...]) -> Boxes:
+    """Every cell of an n x n grid, for each n: class-agnostic regions (sum n^2, 4)."""
+    cells = [
+        (column / n, row / n, (column + 1) / n, (row + 1) / n)
+        for n in divisions
+        for row in range(n)
+        for column in range(n)
+    ]
+    return as_boxes(cells)

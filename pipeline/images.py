@@ -1,0 +1,72 @@
+"""Reading pictures: any file that Pillow knows becomes an upright RGB array, or a plain reason why not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+RGB = NDArray[np.uint8]  # (height, width, 3)
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+MAX_PIXELS = 100_000_000
+
+
+class UnreadableImage(Exception):
+    """The bytes are no picture that can be used; the message is the reason, for the quarantine table."""
+
+
+def content_id(data: bytes) -> str:
+    """The identity of an image: 128 bits of BLAKE2b over its bytes, as 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def decode(data: bytes) -> RGB:
+    """Bytes of an image file as upright RGB (first frame; EXIF orientation applied; transparency on white).
+
+    Raises:
+        UnreadableImage: not an image, truncated, too large (over 100 megapixels) or without pixels.
+    """
+    if not data:
+        raise UnreadableImage("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise UnreadableImage(f"{picture.width} x {picture.height} pixels is over the limit of {MAX_PIXELS:,}")
+                return to_rgb(ImageOps.exif_transpose(picture))
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage("not an image format that can be read") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage(f"more pixels than the limit of {MAX_PIXELS:,}") from None
+    except Exception as error:  # Pillow's decoders raise many types on damaged files; each is a fault of the file
+        raise UnreadableImage(f"damaged image: {error}") from None
+
+
+def to_rgb(picture: Image.Image) -> RGB:
+    """Any PIL mode as RGB: 16-bit and float greys are scaled to 8 bits, transparency is laid on white."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        grey = np.asarray(picture, dtype=np.float64)
+        top = 65535.0 if grey.max(initial=0.0) > 255 else 255.0
+        return np.repeat((np.clip(grey / top, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layered = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
+    return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+
+
+def load(path: str | Path) -> RGB:
+    """The picture at `path`; raises UnreadableImage with the reason."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"cannot be opened: {error.strerror or error}") from None
+    return decode(data)

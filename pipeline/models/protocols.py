@@ -1,0 +1,114 @@
+"""The seams: what each kind of back end must offer. Images are upright RGB uint8 arrays (height, width, 3) of any size.
+
+Every back end is made by a factory function whose keyword arguments are the options of its section in the
+configuration. Making one is cheap and reads no weights; weights load at the first call of a method. The
+`fingerprint` changes whenever an answer could change: weights, preprocessing, prompts, precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.geometry import Boxes
+from pipeline.images import RGB
+
+Floats = NDArray[np.float32]
+
+
+class Classifier(Protocol):
+    """A model under test: scores each image for each class of the audit."""
+
+    fingerprint: str
+
+    def logits(self, images: Sequence[RGB]) -> Floats:
+        """(n, classes) before softmax, in the order of the classes it was made for."""
+        ...
+
+
+class Captioner(Protocol):
+    """Puts images into words."""
+
+    fingerprint: str
+
+    def captions(self, images: Sequence[RGB]) -> list[str]:
+        """One caption an image, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector saw in one image: `boxes` (m, 4), `scores` (m,) in [0, 1], `phrases` (m,) indices."""
+
+    boxes: Boxes
+    scores: Floats
+    phrases: NDArray[np.int64]
+
+
+class Detector(Protocol):
+    """Finds things named by phrases; labels don't compete for a box unless the fingerprint's model makes them."""
+
+    fingerprint: str
+
+    def detect(self, images: Sequence[RGB], phrases: Sequence[str]) -> list[Detections]:
+        """One Detections an image, with scores down to the option `floor`."""
+        ...
+
+
+class RegionEncoder(Protocol):
+    """Embeds regions, whole images and (if `has_text`) words into one space; rows have unit length."""
+
+    fingerprint: str
+    has_text: bool
+
+    def regions(self, images: Sequence[RGB], boxes: Sequence[Boxes]) -> list[Floats]:
+        """For each image an array (boxes, d)."""
+        ...
+
+    def images(self, images: Sequence[RGB]) -> Floats:
+        """(n, d)."""
+        ...
+
+    def texts(self, texts: Sequence[str]) -> Floats:
+        """(n, d); only where `has_text`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A candidate cue in words: what it is called, its type (one of records.CUE_TYPES), why it was proposed."""
+
+    phrase: str
+    cue_type: str
+    reason: str = ""
+    score: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What a proposer returns for one class, with the calls and tokens that it cost."""
+
+    attributes: tuple[Attribute, ...]
+    calls: int = 0
+    tokens: int = 0
+    dropped: int = 0
+
+
+class Proposer(Protocol):
+    """Lists attributes that may be spurious for a class."""
+
+    fingerprint: str
+
+    def propose(self, class_name: str, classes: Sequence[str], captions: dict[str, Sequence[str]]) -> Proposals:
+        """`captions` maps each class to the captions of its images in the selection half."""
+        ...
+
+
+class Fill(Protocol):
+    """Fills a masked part of an image; a deterministic function of its arguments."""
+
+    def __call__(self, image: RGB, mask: NDArray[np.bool_], rng: np.random.Generator) -> RGB: ...

@@ -1,0 +1,217 @@
+"""The tables of an audit: one Arrow schema each, checked on every write and read. They are the only contract
+between the stages, the report, the exports and the comparison of audits.
+
+Scores and shares lie in [0, 1] unless a name says otherwise; effects and gaps are differences of shares, so they
+lie in [-1, 1]; `_lower` and `_upper` bound a 95 % interval; NaN (null in text) means "not measured".
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+CUE_TYPES = (
+    "Background",
+    "Co-occurring Objects",
+    "Orientation",
+    "Shape",
+    "Texture and Noise",
+    "Colorization",
+    "Lighting and Shadows",
+    "Perspective and Angle",
+    "Relative Size",
+)
+"""The nine types of MM-SpuBench (arXiv 2406.17126), with its own spelling."""
+
+VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
+SPLITS = ("selection", "estimation")
+
+TEXT, REAL, SINGLE, WHOLE, YES = pa.string(), pa.float64(), pa.float32(), pa.int64(), pa.bool_()
+BOX = pa.list_(pa.float64(), 4)
+VECTOR = pa.list_(pa.float32())
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+
+
+PROPERTIES = ("brightness", "contrast", "saturation", "tint_red", "tint_blue", "sharpness", "noise")
+"""Measured on each image at ingest: see pipeline/properties.py."""
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # ingest
+    "images": _schema(
+        image_id=TEXT,  # blake2b of the bytes
+        path=TEXT,  # relative to the data source's root
+        label=TEXT,
+        split=TEXT,  # selection | estimation
+        group=TEXT,  # images of one group are near-duplicates and count once
+        width=WHOLE,
+        height=WHOLE,
+        **{name: REAL for name in PROPERTIES},
+    ),
+    "quarantine": _schema(path=TEXT, reason=TEXT),
+    # predict: one row an image; vectors run over the classes of run.json in order
+    "predictions": _schema(image_id=TEXT, predicted=TEXT, logits=VECTOR, scores=VECTOR),
+    # caption
+    "captions": _schema(image_id=TEXT, caption=TEXT),
+    # propose: one row a (class, attribute)
+    "attributes": _schema(label=TEXT, phrase=TEXT, cue_type=TEXT, source=TEXT, reason=TEXT, score=REAL),
+    # detect: boxes of things (attributes and the classes themselves)
+    "detections": _schema(image_id=TEXT, phrase=TEXT, score=SINGLE, box=BOX),
+    # embed
+    "regions": _schema(region_id=TEXT, image_id=TEXT, source=TEXT, box=BOX, embedding=VECTOR),
+    "embeddings": _schema(image_id=TEXT, embedding=VECTOR),
+    # cluster
+    "clusters": _schema(
+        cluster=WHOLE, size=WHOLE, images=WHOLE, medoid=TEXT, name=TEXT, name_score=REAL, threshold=REAL, centroid=VECTOR
+    ),
+    "assignments": _schema(region_id=TEXT, image_id=TEXT, cluster=WHOLE, similarity=REAL),
+    # measure
+    "cues": _schema(
+        cue_id=TEXT,
+        name=TEXT,
+        cue_type=TEXT,
+        kind=TEXT,  # named | unnamed
+        operator=TEXT,  # how it is ablated: region, background, property:<name>, or empty with a reason
+        source=TEXT,
+        threshold=REAL,
+        untestable=TEXT,  # why it can't be ablated, or empty
+    ),
+    "presence": _schema(image_id=TEXT, cue_id=TEXT, score=REAL, present=YES),
+    "measures": _schema(
+        label=TEXT,
+        cue_id=TEXT,
+        split=TEXT,
+        n_class_with=WHOLE,
+        n_class_without=WHOLE,
+        n_other_with=WHOLE,
+        n_other_without=WHOLE,
+        log_odds_ratio=REAL,
+        log_odds_ratio_lower=REAL,
+        log_odds_ratio_upper=REAL,
+        cramers_v=REAL,
+        pa_gap=REAL,  # accuracy on the class's images with the cue, less without
+        pa_gap_lower=REAL,
+        pa_gap_upper=REAL,
+        hr_gap=REAL,  # share of other classes' images taken for the class with the cue, less without
+        hr_gap_lower=REAL,
+        hr_gap_upper=REAL,
+        pa_gap_top_k=REAL,  # SpurLens: top K less bottom K by presence score
+        hr_gap_top_k=REAL,
+        null_pa_gap_top_k=REAL,  # the best of as many random orderings as cues were tried for the class
+        null_hr_gap_top_k=REAL,
+        n_nonzero=WHOLE,
+        ravl_gap=REAL,  # RaVL: weighted gap of this class; clusters only
+        ravl_total_gap=REAL,
+        ravl_influence=REAL,
+        object_overlap=REAL,  # mean share of the cue's boxes that lies in the class's own boxes
+        selected=YES,  # chosen for ablation (decided on the selection half)
+    ),
+    # ablate: one row an (experiment image, arm)
+    "edits": _schema(
+        edit_id=TEXT,
+        label=TEXT,
+        cue_id=TEXT,
+        direction=TEXT,  # removal | insertion
+        fill=TEXT,
+        arm=TEXT,  # edit | placebo
+        image_id=TEXT,
+        group=TEXT,
+        donor_id=TEXT,
+        box=pa.list_(BOX),
+        score_before=REAL,
+        score_after=REAL,
+        margin_before=REAL,
+        margin_after=REAL,
+        hit_before=YES,  # predicted as the class
+        hit_after=YES,
+    ),
+    "untested": _schema(label=TEXT, cue_id=TEXT, direction=TEXT, reason=TEXT),
+    # rank
+    "findings": _schema(
+        finding_id=TEXT,
+        rank=WHOLE,  # within the class, 1 is the worst
+        label=TEXT,
+        cue_id=TEXT,
+        cue=TEXT,
+        cue_type=TEXT,
+        kind=TEXT,
+        source=TEXT,
+        verdict=TEXT,
+        why=TEXT,  # the verdict's reason in a sentence
+        harm=REAL,  # expected share of predictions that change if the cue no longer goes with the class
+        harm_lower=REAL,
+        harm_upper=REAL,
+        removal_effect=REAL,  # further share of the class's images lost without the cue, less placebo
+        removal_effect_lower=REAL,
+        removal_effect_upper=REAL,
+        removal_n=WHOLE,
+        removal_p=REAL,
+        insertion_effect=REAL,  # further share of other images taken for the class with the cue, less placebo
+        insertion_effect_lower=REAL,
+        insertion_effect_upper=REAL,
+        insertion_n=WHOLE,
+        insertion_p=REAL,
+        removal_score_effect=REAL,  # the same in the class's score (probability) instead of flips
+        insertion_score_effect=REAL,
+        fill_spread=REAL,  # largest less smallest removal effect among the fills
+        smallest_effect=REAL,  # smallest effect that could have been seen with 80 % power
+        p=REAL,
+        q=REAL,
+        log_odds_ratio=REAL,
+        log_odds_ratio_lower=REAL,
+        log_odds_ratio_upper=REAL,
+        cramers_v=REAL,
+        pa_gap=REAL,
+        pa_gap_lower=REAL,
+        pa_gap_upper=REAL,
+        hr_gap=REAL,
+        hr_gap_lower=REAL,
+        hr_gap_upper=REAL,
+        pa_gap_top_k=REAL,
+        hr_gap_top_k=REAL,
+        null_pa_gap_top_k=REAL,
+        null_hr_gap_top_k=REAL,
+        ravl_gap=REAL,
+        ravl_influence=REAL,
+        object_overlap=REAL,
+        prevalence_class=REAL,
+        prevalence_other=REAL,
+        n_class_with=WHOLE,
+        n_class_without=WHOLE,
+        n_other_with=WHOLE,
+        n_other_without=WHOLE,
+        same_as=TEXT,  # cue_id of a higher finding of the class that is the same cue by another name, or empty
+        evidence_ids=pa.list_(TEXT),
+        evidence_boxes=pa.list_(pa.list_(BOX)),  # the cue's boxes in each evidence image
+    ),
+}
+
+
+class SchemaError(Exception):
+    """A table doesn't fit its schema: a fault of a stage, never of the user."""
+
+
+def conform(name: str, table: pa.Table) -> pa.Table:
+    """The table with its schema's columns, order and types.
+
+    Raises:
+        SchemaError: a column is missing, unknown or can't be cast.
+    """
+    schema = SCHEMAS[name]
+    if set(table.column_names) != set(schema.names):
+        missing, extra = set(schema.names) - set(table.column_names), set(table.column_names) - set(schema.names)
+        raise SchemaError(f"table '{name}': missing columns {sorted(missing)}, unknown columns {sorted(extra)}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise SchemaError(f"table '{name}': {error}") from error
+
+
+def table(name: str, rows: list[dict]) -> pa.Table:
+    """Rows as the named table; keys must be exactly the columns."""
+    schema = SCHEMAS[name]
+    for row in rows[:1]:
+        if set(row) != set(schema.names):
+            raise SchemaError(f"table '{name}': row has {sorted(set(row) ^ set(schema.names))} too much or too little")
+    return pa.Table.from_pylist(rows, schema=schema)
