@@ -1,0 +1,125 @@
+"""What a stage may ask for beside its tables. A stage names its needs as keyword arguments; this supplies them.
+
+Back ends are made once a process and shared by every audit in it; making one reads no weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import Audit
+from pipeline.errors import UserError
+from pipeline.images import RGB, UnreadableImage, decode
+from pipeline.models import registry
+from pipeline.store import AuditFolder
+
+Progress = Callable[[str, int, int], None]
+DECODERS = 4
+
+
+@functools.lru_cache(maxsize=16)
+def _back_end(seam: str, kind: str, options: str, *supplied: Any) -> Any:
+    """A back end of this process; `options` is JSON so that it can be a key."""
+    checked = registry.check_options(seam, kind, json.loads(options))
+    return registry.factory(seam, kind)(*supplied, **checked)
+
+
+class Context:
+    """One audit's folder, configuration, back ends and counters in one process."""
+
+    def __init__(self, audit: Audit, folder: AuditFolder, progress: Progress | None = None) -> None:
+        self.audit = audit
+        self.folder = folder
+        self.counts: Counter[str] = Counter()
+        self.skipped: list[dict[str, str]] = []
+        self.stage = ""
+        self._progress = progress or (lambda stage, done, total: None)
+
+    def count(self, what: str, number: int) -> None:
+        """Add to a counter of run.json: model forwards, calls, tokens."""
+        self.counts[what] += number
+
+    def skip(self, what: str, why: str) -> None:
+        """Say in run.json that something was left out."""
+        self.skipped.append({"what": what, "why": why})
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell how far the current stage is."""
+        self._progress(self.stage, done, total)
+
+    @property
+    def cache(self) -> Path:
+        """The feature cache: beside the audit's folder unless configured."""
+        return Path(self.audit.cache) if self.audit.cache else self.folder.path.resolve().parent / ".cuescope"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels of the audit, in order."""
+        if self.audit.classes:
+            return tuple(self.audit.classes)
+        return tuple(sorted(set(self.folder.read("images")["label"].to_pylist())))
+
+    @property
+    def source(self) -> Any:
+        """The data source."""
+        chosen = self.audit.data
+        return registry.factory("source", chosen.kind)(**registry.check_options("source", chosen.kind, chosen.options))
+
+    def _chosen(self, section: str, *supplied: Any) -> Any:
+        chosen = getattr(self.audit, section)
+        if chosen is None:
+            return None
+        return _back_end(section, chosen.kind, json.dumps(chosen.options, sort_keys=True), *supplied)
+
+    @property
+    def model(self) -> Any:
+        """The model under test."""
+        return self._chosen("model", tuple(self.audit.words(name) for name in self.classes), self.audit.device)
+
+    @property
+    def captioner(self) -> Any:
+        """What puts images into words, or None."""
+        return self._chosen("caption", self.audit.device)
+
+    @property
+    def proposer(self) -> Any:
+        """What lists candidate cues, or None."""
+        return self._chosen("propose", self.audit.seed, self.cache)
+
+    @property
+    def detector(self) -> Any:
+        """What finds things, or None."""
+        return self._chosen("detect", self.audit.device)
+
+    @property
+    def encoder(self) -> Any:
+        """What embeds regions, or None."""
+        return self._chosen("embed", self.audit.device)
+
+    @property
+    def load(self) -> Callable[[pa.Table], list[RGB]]:
+        """Reads the pictures of some rows of `images`, on a few threads, in order."""
+        source = self.source
+
+        def read(path: str) -> RGB:
+            try:
+                return decode(source.read(path))
+            except (OSError, UnreadableImage) as error:
+                raise UserError(
+                    f"data: {path} could be read at ingest and can't be now ({error}). "
+                    "The data set changed during the audit: run it again."
+                ) from None
+
+        def load(images: pa.Table) -> list[RGB]:
+            with ThreadPoolExecutor(DECODERS) as pool:
+                return list(pool.map(read, images["path"].to_pylist()))
+
+        return load

@@ -1,0 +1,28 @@
+"""caption: each image in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from pipeline.images import RGB
+from pipeline.models.protocols import Captioner
+from pipeline.records import SCHEMAS
+
+VERSION = 1
+
+
+def computation(*, captioner: Captioner | None) -> tuple:
+    """What a caption depends on beside the image."""
+    return (VERSION, captioner.fingerprint if captioner else None)
+
+
+def caption(
+    images: pa.Table, *, captioner: Captioner | None, load: Callable[[pa.Table], list[RGB]]
+) -> dict[str, pa.Table]:
+    """One caption an image; none where no captioner is configured."""
+    if captioner is None:
+        return {"captions": SCHEMAS["captions"].empty_table()}
+    texts = captioner.captions(load(images))
+    return {"captions": pa.table({"image_id": images["image_id"], "caption": texts}, schema=SCHEMAS["captions"])}

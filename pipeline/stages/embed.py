@@ -1,0 +1,73 @@
+"""embed: regions of each image, and the whole of it, as vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.geometry import Boxes, area, as_boxes, grid, suppress
+from pipeline.images import RGB
+from pipeline.models.protocols import RegionEncoder
+from pipeline.records import SCHEMAS
+from pipeline.store import key_of
+
+VERSION = 1
+LEAST_SCORE = 0.2
+"""A detection below this is no region: it would be one more random box."""
+MOST_DETECTIONS = 8
+GRID = (2, 3, 4)
+"""Class-agnostic regions: cells of these grids, for cues that no detector has a word for."""
+
+
+def computation(detections: pa.Table, *, encoder: RegionEncoder | None, detect_computation: tuple) -> tuple:
+    """What the regions depend on beside the image: the encoder, and the detector's boxes."""
+    return (VERSION, encoder.fingerprint if encoder else None, LEAST_SCORE, MOST_DETECTIONS, list(GRID), list(detect_computation))
+
+
+def embed(
+    images: pa.Table, detections: pa.Table, *, encoder: RegionEncoder | None, load: Callable[[pa.Table], list[RGB]]
+) -> dict[str, pa.Table]:
+    """`regions` (detected boxes and grid cells, with unit vectors) and `embeddings` (one an image)."""
+    if encoder is None:
+        return {name: SCHEMAS[name].empty_table() for name in ("regions", "embeddings")}
+    ids = images["image_id"].to_pylist()
+    pictures = load(images)
+    proposed = _proposals(ids, detections)
+    vectors = encoder.regions(pictures, [boxes for boxes, _ in proposed])
+    rows: dict[str, list] = {"region_id": [], "image_id": [], "source": [], "box": [], "embedding": []}
+    for image_id, (boxes, sources), embedded in zip(ids, proposed, vectors, strict=True):
+        for box, source, vector in zip(boxes.tolist(), sources, embedded, strict=True):
+            rows["region_id"].append(key_of(image_id, box))
+            rows["image_id"].append(image_id)
+            rows["source"].append(source)
+            rows["box"].append(box)
+            rows["embedding"].append(vector)
+    whole = encoder.images(pictures)
+    return {
+        "regions": pa.table(rows, schema=SCHEMAS["regions"]),
+        "embeddings": pa.table({"image_id": ids, "embedding": list(whole)}, schema=SCHEMAS["embeddings"]),
+    }
+
+
+def _proposals(ids: list[str], detections: pa.Table) -> list[tuple[Boxes, list[str]]]:
+    """For each image the boxes worth embedding, with where each comes from; overlapping detections count once."""
+    seen: dict[str, tuple[list, list, list]] = {image_id: ([], [], []) for image_id in ids}
+    columns = (detections[name].to_pylist() for name in ("image_id", "phrase", "score", "box"))
+    for image_id, phrase, score, box in zip(*columns, strict=True):
+        if image_id in seen and score >= LEAST_SCORE:
+            boxes, scores, phrases = seen[image_id]
+            boxes.append(box)
+            scores.append(score)
+            phrases.append(phrase)
+    cells = grid(GRID)
+    cell_names = [f"grid {n}" for n in GRID for _ in range(n * n)]
+    result = []
+    for image_id in ids:
+        boxes, scores, phrases = seen[image_id]
+        found = as_boxes(boxes)
+        keep = suppress(found, np.asarray(scores, dtype=np.float64), 0.7)[:MOST_DETECTIONS]
+        keep = keep[area(found[keep]) > 0] if len(keep) else keep
+        result.append((np.concatenate([found[keep], cells]), [phrases[i] for i in keep] + cell_names))
+    return result
