@@ -1,0 +1,32 @@
+"""Which device a model runs on."""
+
+from __future__ import annotations
+
+from pipeline.errors import UserError
+
+
+def pick(device: str) -> str:
+    """A torch device for the word in the configuration: "auto" is cuda where there is one, then mps, then cpu.
+
+    Raises:
+        UserError: no such kind of device, or this machine (or this build of torch) doesn't have it.
+    """
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, ValueError):
+        raise UserError(f"device: '{device}' is no device. Use auto, cpu, cuda, cuda:1 or mps.") from None
+    if wanted.type == "cpu":
+        return device
+    if wanted.type == "cuda":
+        there = torch.cuda.is_available() and (wanted.index or 0) < torch.cuda.device_count()
+    else:
+        there = wanted.type == "mps" and torch.backends.mps.is_available()
+    if not there:
+        raise UserError(f"device: torch finds no '{device}' on this machine. Use auto or cpu.")
+    return device

@@ -1,0 +1,265 @@
+"""Loading open_clip models, from a local folder, a checkpoint or a hub, and running their two towers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline.errors import UserError, nearest
+from pipeline.images import RGB
+from pipeline.models import devices, fingerprints
+from pipeline.models.protocols import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+WEIGHTS = (".safetensors", ".bin", ".pth")  # what open_clip looks for in a local-dir
+MODEL_FILES = (*WEIGHTS, ".json", ".txt", ".model")  # and its configuration and tokenizer
+LOCAL, HUB = "local-dir:", "hf-hub:"
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Where an open_clip model comes from; checked when it is made, loaded when it is first used.
+
+    `name` is "local-dir:FOLDER", "hf-hub:ORG/REPO" or a model name that open_clip knows; the latter needs
+    `pretrained`, a tag that open_clip knows or the path of a checkpoint.
+    """
+
+    name: str
+    pretrained: str | None = None
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        if importlib.util.find_spec("open_clip") is None:
+            raise UserError("An open_clip model needs the package open_clip: pip install open_clip_torch")
+        if self.name.startswith(LOCAL):
+            _check_folder(Path(self.name[len(LOCAL) :]))
+        elif not self.name.startswith(HUB):
+            _check_name(self.name, self.pretrained)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The content of local files; for a hub the name and tag (a repository that is rewritten looks unchanged)."""
+        content = None
+        if self.name.startswith(LOCAL):
+            content = fingerprints.of_path(self.name[len(LOCAL) :], MODEL_FILES)
+        elif self.pretrained and Path(self.pretrained).is_file():
+            content = fingerprints.of_path(self.pretrained)
+        # a local model is its content, so that moving the folder loses no cache
+        where = LOCAL if self.name.startswith(LOCAL) else self.name
+        tag = None if content else self.pretrained
+        return fingerprints.of_options("open_clip", {"from": [where, tag, content], "precision": self.precision})
+
+    def load(self, device: str) -> LoadedClip:
+        """The model on a device, with its preprocessing and tokenizer; one copy a process while anyone holds it.
+
+        Raises:
+            UserError: the weights are damaged, don't fit the configuration, or can't be downloaded.
+        """
+        device = devices.pick(device)
+        key = (self.fingerprint, device)
+        with _LOCK:
+            loaded = _LOADED.get(key)
+            if loaded is None:
+                loaded = _LOADED[key] = self._load(device)
+            return loaded
+
+    def _load(self, device: str) -> LoadedClip:
+        import open_clip
+
+        if self.pretrained and not self.name.startswith((LOCAL, HUB)):
+            _check_tag(self.name, self.pretrained)
+        try:
+            model, preprocess = open_clip.create_model_from_pretrained(
+                self.name, self.pretrained, precision=self.precision, device=device
+            )
+            tokenizer = open_clip.get_tokenizer(self.name)
+        except Exception as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
+            reason = " ".join(str(error).split())[:300]
+            hint = (
+                "Its files don't belong together or are damaged."
+                if self.name.startswith(LOCAL)
+                else "Without a network, give the path of a folder on this machine: name: local-dir:FOLDER"
+            )
+            raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {hint}") from error
+        return LoadedClip(model.eval(), preprocess, tokenizer, device, self.precision)
+
+    def _words(self) -> str:
+        return f"'{self.name}'" + (f" with '{self.pretrained}'" if self.pretrained else "")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedClip:
+    """An open_clip model ready to run; every method runs without gradients."""
+
+    model: nn.Module
+    preprocess: Any
+    tokenizer: Any
+    device: str
+    precision: Precision
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels of what the image tower sees."""
+        size = self.model.visual.image_size
+        return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    @cached_property
+    def width(self) -> int:
+        """The number of dimensions of an embedding."""
+        return int(self.texts([""]).shape[1])
+
+    @cached_property
+    def squash(self) -> Any:
+        """The model's own preprocessing with the whole image squeezed into the input: nothing is cut off."""
+        import open_clip
+
+        own = self.model.visual.preprocess_cfg
+        return open_clip.image_transform(
+            self.size, False, own["mean"], own["std"], resize_mode="squash", interpolation=own["interpolation"]
+        )
+
+    def pixels(self, images: Sequence[RGB], transform: Any = None) -> Tensor:
+        """(n, 3, height, width) input of the image tower, by the model's own `preprocess` or another transform.
+
+        An image that has the input's size already is only normalised, all such images at once: no transform of
+        open_clip resizes or cuts it, and ablations show the model thousands of them.
+        """
+        import torch
+        from PIL import Image
+
+        transform = transform or self.preprocess
+        ready = [index for index, image in enumerate(images) if image.shape[:2] == self.size]
+        rows: list[Any] = [None] * len(images)
+        if ready:
+            stacked = torch.from_numpy(np.stack([images[index] for index in ready])).permute(0, 3, 1, 2)
+            normalise = transform.transforms[-1]
+            for index, row in zip(ready, normalise(stacked.contiguous().float().div(255)), strict=True):
+                rows[index] = row
+        for index, image in enumerate(images):
+            if rows[index] is None:
+                rows[index] = transform(Image.fromarray(image))
+        return torch.stack(rows).to(self.device, _dtype(self.precision))
+
+    def images(self, images: Sequence[RGB], batch: int) -> Floats:
+        """(n, d) unit-length embeddings of whole images, by the model's own preprocessing."""
+        import torch
+
+        with torch.inference_mode():
+            parts = [
+                unit(self.model.encode_image(self.pixels(images[rows])))
+                for rows in chunks(len(images), batch)
+            ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
+
+    def texts(self, texts: Sequence[str], batch: int = 256) -> Floats:
+        """(n, d) unit-length embeddings of texts, which are cut at the model's context length."""
+        import torch
+
+        with torch.inference_mode():
+            parts = [
+                unit(self.model.encode_text(self.tokenizer(list(texts[rows])).to(self.device)))
+                for rows in chunks(len(texts), batch)
+            ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
+
+    def prompts(self, words: Sequence[str], templates: Sequence[str]) -> Floats:
+        """(words, d): of each word the mean of its prompts' embeddings, back at unit length.
+
+        Prompt ensembling of CLIP (Radford et al. 2021, section 3.1.4).
+        """
+        rows = self.texts([template.format(word) for word in words for template in templates])
+        mean = rows.reshape(len(words), len(templates), -1).mean(axis=1) if len(words) else rows
+        return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+
+
+_LOCK = threading.Lock()
+_LOADED: weakref.WeakValueDictionary[tuple[str, str], LoadedClip] = weakref.WeakValueDictionary()
+
+
+def chunks(count: int, batch: int) -> Iterator[slice]:
+    """Slices of at most `batch` items that cover range(count)."""
+    return (slice(start, start + batch) for start in range(0, count, batch))
+
+
+def unit(rows: Tensor) -> Floats:
+    """Rows at unit length as a float32 array in memory."""
+    import torch.nn.functional as F
+
+    return F.normalize(rows.float(), dim=-1).cpu().numpy()
+
+
+def check_templates(templates: Sequence[str], where: str) -> None:
+    """Each template must hold exactly one `{}`, the place of the words.
+
+    Raises:
+        UserError: there is no template, or one that isn't so.
+    """
+    if not templates:
+        raise UserError(f"{where}: the option 'templates' is empty. Give at least one, such as: a photo of a {{}}.")
+    for template in templates:
+        if template.count("{") != 1 or template.count("}") != 1 or "{}" not in template:
+            raise UserError(f"{where}: the template '{template}' must hold one {{}} where the words go.")
+
+
+def _dtype(precision: Precision) -> Any:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _check_folder(folder: Path) -> None:
+    config = folder / "open_clip_config.json"
+    if not folder.is_dir():
+        raise UserError(f"There is no model folder {folder}. Give one that holds open_clip_config.json and weights.")
+    if not config.is_file():
+        raise UserError(f"{folder} holds no open_clip_config.json, so it is no open_clip model. Give another folder.")
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{config} is not JSON ({error}). Save the model again.") from None
+    if not isinstance(settings, dict) or "model_cfg" not in settings:
+        raise UserError(f"{config} has no 'model_cfg', so it is no open_clip configuration. Save the model again.")
+    if not any(file.suffix in WEIGHTS for file in folder.iterdir()):
+        raise UserError(f"{folder} holds no weights (such as open_clip_model.safetensors). Save the model again.")
+
+
+def _check_name(name: str, pretrained: str | None) -> None:
+    """A plain name must be one that open_clip knows, and needs weights; torch is imported only to explain a fault."""
+    if Path(name).is_dir():
+        raise UserError(f"'{name}' is a folder; for open_clip write it as: name: {LOCAL}{name}")
+    spec = importlib.util.find_spec("open_clip")
+    assert spec is not None and spec.submodule_search_locations
+    shipped = Path(spec.submodule_search_locations[0]) / "model_configs" / f"{name.replace('/', '-')}.json"
+    if pretrained and shipped.is_file():
+        return
+    import open_clip
+
+    if open_clip.get_model_config(name.replace("/", "-")) is None:
+        raise UserError(f"open_clip knows no model '{name}'. {nearest(name, open_clip.list_models())}")
+    if not pretrained:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name.replace("/", "-"))) or "none known"
+        raise UserError(
+            f"The open_clip model '{name}' needs the option 'pretrained': a checkpoint's path or one of: {tags}."
+        )
+
+
+def _check_tag(name: str, pretrained: str) -> None:
+    import open_clip
+
+    name = name.replace("/", "-")
+    if not open_clip.get_pretrained_cfg(name, pretrained) and not Path(pretrained).is_file():
+        hint = nearest(pretrained, open_clip.list_pretrained_tags_by_model(name))
+        raise UserError(f"open_clip knows no weights '{pretrained}' for '{name}', and there is no such file. {hint}")

@@ -1,0 +1,82 @@
+"""A zero-shot classifier under test: an open_clip model and a prompt for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.images import RGB
+from pipeline.models import fingerprints
+from pipeline.models.open_clip_loading import ClipSource, LoadedClip, Precision, check_templates
+from pipeline.models.protocols import Floats
+
+# OpenAI's prompt engineering notebook found these seven to do nearly as well as all eighty (CLIP repository, 2021)
+TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+
+
+def open_clip_classifier(
+    classes: tuple[str, ...],
+    device: str,
+    *,
+    name: str,
+    pretrained: str | None = None,
+    templates: Sequence[str] = TEMPLATES,
+    precision: Precision = "fp32",
+    batch: int = 64,
+) -> OpenClipClassifier:
+    """Zero-shot classification by CLIP (Radford et al. 2021, section 3.1).
+
+    Args:
+        classes: the words of each class as they go into the prompts.
+        device: auto, cpu, cuda, cuda:1, mps.
+        name: "local-dir:FOLDER", "hf-hub:ORG/REPO", or a model name that open_clip knows.
+        pretrained: for a plain name: a tag that open_clip knows, or the path of a checkpoint.
+        templates: prompts, each with one `{}` for the class; their embeddings are averaged.
+        precision: fp32, bf16 or fp16 (the latter two for a GPU).
+        batch: images in one forward; it doesn't change the answers.
+
+    Raises:
+        UserError: the model isn't there, open_clip doesn't know it, or a template has no place for the class.
+    """
+    check_templates(templates, "model")
+    source = ClipSource(name, pretrained, precision)
+    return OpenClipClassifier(tuple(classes), source, tuple(templates), device, batch)
+
+
+class OpenClipClassifier:
+    """See :func:`open_clip_classifier`."""
+
+    def __init__(
+        self, classes: tuple[str, ...], source: ClipSource, templates: tuple[str, ...], device: str, batch: int
+    ) -> None:
+        self._classes, self._source, self._templates = classes, source, templates
+        self._device, self._batch = device, batch
+        options = {"source": source.fingerprint, "classes": classes, "templates": templates}
+        self.fingerprint = fingerprints.of_options("open_clip_classifier/1", options)
+
+    @cached_property
+    def _clip(self) -> LoadedClip:
+        return self._source.load(self._device)
+
+    @cached_property
+    def _heads(self) -> tuple[Floats, np.float32, np.float32]:
+        """(classes, d) class embeddings, the scale of the cosine, and a bias (SigLIP's; else 0)."""
+        model = self._clip.model
+        scale, bias = model.logit_scale.exp().item(), getattr(model, "logit_bias", None)
+        embeddings = self._clip.prompts(self._classes, self._templates)
+        return embeddings, np.float32(scale), np.float32(0.0 if bias is None else bias.item())
+
+    def logits(self, images: Sequence[RGB]) -> Floats:
+        """(n, classes): exp(logit_scale) times the cosine of image and class, plus the model's bias if it has one."""
+        embeddings, scale, bias = self._heads
+        return scale * (self._clip.images(images, self._batch) @ embeddings.T) + bias
