@@ -7,7 +7,9 @@ lie in [-1, 1]; `_lower` and `_upper` bound a 95 % interval; NaN (null in text) 
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 CUE_TYPES = (
     "Background",
@@ -21,6 +23,9 @@ CUE_TYPES = (
     "Relative Size",
 )
 """The nine types of MM-SpuBench (arXiv 2406.17126), with its own spelling."""
+
+THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
+"""The types whose cues may lie in a box; a cue of another type is a matter of the whole image."""
 
 VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
 SPLITS = ("selection", "estimation")
@@ -107,21 +112,21 @@ SCHEMAS: dict[str, pa.Schema] = {
         object_overlap=REAL,  # mean share of the cue's boxes that lies in the class's own boxes
         selected=YES,  # chosen for ablation (decided on the selection half)
     ),
-    # ablate: one row an (experiment image, arm)
+    # ablate: one row an edited image; the two rows of a pair differ in their arm alone
     "edits": _schema(
         edit_id=TEXT,
+        pair_id=TEXT,
         label=TEXT,
         cue_id=TEXT,
         direction=TEXT,  # removal | insertion
-        fill=TEXT,
+        fill=TEXT,  # how the pixels were replaced: a fill's name, or paste, background, property
         arm=TEXT,  # edit | placebo
         image_id=TEXT,
         group=TEXT,
-        donor_id=TEXT,
-        box=pa.list_(BOX),
+        spec=TEXT,  # the edit itself, as JSON for pipeline/evidence/edits.py
         score_before=REAL,
         score_after=REAL,
-        margin_before=REAL,
+        margin_before=REAL,  # logit of the class less the best other logit
         margin_after=REAL,
         hit_before=YES,  # predicted as the class
         hit_after=YES,
@@ -186,6 +191,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         evidence_boxes=pa.list_(pa.list_(BOX)),  # the cue's boxes in each evidence image
     ),
 }
+
+
+def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """A column of equally long vectors as an array (n, d)."""
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return flat.reshape(len(column), -1)
 
 
 class SchemaError(Exception):

@@ -17,9 +17,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config import Audit
+from pipeline.evidence.texts import text_embeddings
 from pipeline.models.protocols import Floats, RegionEncoder
-from pipeline.records import table
-from pipeline.text_embeddings import text_embeddings
+from pipeline.records import matrix, table
 
 VERSION = 1
 ITERATIONS = 25
@@ -97,12 +97,6 @@ def cluster(
         }
     )
     return {"clusters": table("clusters", rows), "assignments": assignments}
-
-
-def matrix(column: pa.ChunkedArray) -> Floats:
-    """A column of equally long vectors as an array (n, d)."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return flat.reshape(len(column), -1)
 
 
 def centre(vectors: Floats, selection: NDArray[np.int64]) -> tuple[Floats, Floats]:

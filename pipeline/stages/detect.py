@@ -10,12 +10,9 @@ import pyarrow as pa
 from pipeline.config import Audit
 from pipeline.images import RGB
 from pipeline.models.protocols import Detector
-from pipeline.records import SCHEMAS
+from pipeline.records import SCHEMAS, THINGS
 
 VERSION = 1
-
-THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
-"""The types whose cues may be found in a box; a type that describes the whole image is scored on the whole image."""
 
 
 def phrases(audit: Audit, classes: Sequence[str], attributes: pa.Table) -> list[str]:

@@ -1,0 +1,1 @@
+"""Prefect flows: thin skins on the chain."""

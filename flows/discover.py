@@ -1,0 +1,122 @@
+"""The discovery flow: pipeline.chain carried out as Prefect tasks.
+
+A task is handed an audit folder's path, a stage's name and a shard's number, never images or arrays; Cuescope's own
+cache decides what is computed, so Prefect's is off. Run it with no PREFECT_API_URL and Prefect starts a temporary
+server; set one (`prefect server start`) and the runs show there.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.quiet import quieten
+
+quieten()
+
+from prefect import flow, task  # noqa: E402
+from prefect.artifacts import (  # noqa: E402
+    create_link_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
+
+from pipeline.chain import STAGES, Tally, chain, gather, locked, note, prepare, run_once, run_shard, shards  # noqa: E402
+from pipeline.config import Audit  # noqa: E402
+from pipeline.context import Context  # noqa: E402
+from pipeline.errors import UserError  # noqa: E402
+from pipeline.progress import LISTENER  # noqa: E402
+from pipeline.store import AuditFolder  # noqa: E402
+
+
+def _worth_retrying(task, run, state) -> bool:  # type: ignore[no-untyped-def]
+    """A user's mistake stays one, however often it is tried."""
+    try:
+        state.result()
+    except UserError:
+        return False
+    except Exception:
+        return True
+    return False
+
+
+def context_of(out: str) -> Context:
+    """The context of an audit that was prepared, from its folder alone."""
+    folder = AuditFolder.open(out)
+    run = folder.run()
+    return Context(Audit.from_dict({**run["audit"], "classes": run["classes"]}), folder, LISTENER.get())
+
+
+@task(name="stage", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(name: str, out: str) -> dict[str, Any]:
+    """A stage on whole tables."""
+    return run_once(name, context_of(out)).to_dict()
+
+
+@task(
+    name="shard",
+    task_run_name="{name}-{number}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    retry_condition_fn=_worth_retrying,
+)
+def run_one_shard(name: str, out: str, number: int) -> dict[str, Any]:
+    """A per-image stage on one shard."""
+    return run_shard(name, context_of(out), number).to_dict()
+
+
+@flow(name="discover", flow_run_name="discover-{out}", task_runner=ThreadPoolTaskRunner(max_workers=1), validate_parameters=False)
+def discover(config: dict[str, Any], out: str) -> str:
+    """Audit a data set and a model; returns the audit's folder."""
+    folder = prepare(Audit.from_dict(config), Path(out))
+    listen = LISTENER.get()
+    bar = create_progress_artifact(0.0, key="cuescope-progress", description="Stages done")
+    finished: list[str] = []
+
+    def close(name: str, results: list[dict[str, Any]], began: float) -> None:
+        tallies = [Tally(result["counts"], result["skipped"]) for result in results]  # type: ignore[arg-type]
+        note(folder, name, tallies, time.perf_counter() - began)
+        finished.append(name)
+        update_progress_artifact(bar, 100.0 * len(finished) / len(STAGES))  # type: ignore[arg-type]
+
+    def once(name: str) -> None:
+        began = time.perf_counter()
+        close(name, [run_stage(name, out)], began)
+
+    def each(name: str) -> None:
+        began = time.perf_counter()
+        total = len(shards(context_of(out)))
+        listen(name, 0, total)
+        futures = [run_one_shard.submit(name, out, number) for number in range(total)]
+        results = []
+        for future in futures:
+            results.append(future.result())
+            listen(name, len(results), total)
+        gather(name, context_of(out))
+        close(name, results, began)
+
+    with locked(folder):
+        chain(once, each)
+    publish(folder)
+    return out
+
+
+def publish(folder: AuditFolder) -> None:
+    """The top findings as a table artifact, and a link to the report."""
+    columns = ("label", "rank", "cue", "verdict", "harm", "removal_effect", "insertion_effect", "q")
+    rows = [{name: _plain(row[name]) for name in columns} for row in folder.read("findings").to_pylist()]
+    create_table_artifact(rows[:50], key="cuescope-findings", description=f"Findings of {folder.path.name}")
+    create_link_artifact((folder.path / "report.html").resolve().as_uri(), key="cuescope-report", link_text="Report")
+
+
+def _plain(value: Any) -> Any:
+    """NaN has no place in JSON."""
+    if isinstance(value, float):
+        return None if value != value else round(value, 4)
+    return value

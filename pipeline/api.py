@@ -1,0 +1,90 @@
+"""The Python interface: `from pipeline import Audit, discover`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.chain import run_audit
+from pipeline.config import Audit
+from pipeline.context import Progress
+from pipeline.store import AuditFolder
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The table of findings; iterates over rows as dictionaries and shows itself in a notebook."""
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.table.to_pylist())
+
+    def to_pandas(self) -> Any:
+        """As a pandas DataFrame (where pandas is installed)."""
+        return self.table.to_pandas()
+
+    def _repr_html_(self) -> str:
+        from pipeline.report.notebook import findings_html
+
+        return findings_html(self.table.to_pylist())
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished audit."""
+
+    folder: AuditFolder
+
+    @property
+    def path(self) -> Path:
+        """The audit's folder."""
+        return self.folder.path
+
+    @property
+    def report(self) -> Path:
+        """The report, one self-contained HTML file."""
+        return self.folder.path / "report.html"
+
+    @property
+    def findings(self) -> Findings:
+        """One row a (class, cue): see pipeline.records for the columns."""
+        return Findings(self.folder.read("findings"))
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What run.json says."""
+        return self.folder.run()
+
+    def table(self, name: str) -> pa.Table:
+        """Any table of the audit."""
+        return self.folder.read(name)
+
+    def _repr_html_(self) -> str:
+        return self.findings._repr_html_()
+
+
+def discover(audit: Audit, out: str | Path | None = None, progress: Progress | None = None) -> Result:
+    """Run an audit in this process.
+
+    Args:
+        audit: what to audit; see `Audit.from_yaml` and `Audit.from_dict`.
+        out: the audit's folder; default `audits/<digest of the configuration>` in the current folder.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    return Result(run_audit(audit, out or Path("audits") / audit.digest(), progress))
+
+
+def load(path: str | Path) -> Result:
+    """An audit that was made before."""
+    return Result(AuditFolder.open(path))

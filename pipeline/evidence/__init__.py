@@ -1,0 +1,1 @@
+"""What the verdicts rest on: presence of cues, their boxes, counterfactual edits and the plan of experiments."""

@@ -1,0 +1,54 @@
+"""Where a cue is in an image, and where the class's own object is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.geometry import Boxes, as_boxes, suppress
+
+OBJECT_SCORE = 0.25
+"""A detection of the class's own name at least this sure is the object."""
+MOST_BOXES = 6
+
+
+class BoxFinder:
+    """Boxes by image, from the tables `detections`, `regions` and `assignments`."""
+
+    def __init__(self, cues: list[dict], detections: pa.Table, regions: pa.Table, assignments: pa.Table) -> None:
+        self._thresholds = {row["cue_id"]: row["threshold"] for row in cues}
+        self._seen: dict[tuple[str, str], list[tuple[float, list[float]]]] = defaultdict(list)
+        columns = (detections[name].to_pylist() for name in ("image_id", "phrase", "score", "box"))
+        for image_id, phrase, score, box in zip(*columns, strict=True):
+            self._seen[image_id, phrase].append((score, box))
+        self._clustered: dict[tuple[str, int], list[tuple[float, list[float]]]] = defaultdict(list)
+        if len(assignments):
+            boxes = dict(zip(regions["region_id"].to_pylist(), regions["box"].to_pylist(), strict=True))
+            columns = (assignments[name].to_pylist() for name in ("region_id", "image_id", "cluster", "similarity"))
+            for region_id, image_id, cluster, similarity in zip(*columns, strict=True):
+                self._clustered[image_id, cluster].append((similarity, boxes[region_id]))
+
+    def cue(self, image_id: str, cue_id: str) -> Boxes:
+        """The boxes (n, 4) of a cue that has any, best first; none for a cue of the whole image."""
+        kind, _, name = cue_id.partition(":")
+        if kind == "thing":
+            found, overlap = self._seen.get((image_id, name), []), 0.5
+        elif kind == "cluster":
+            found, overlap = self._clustered.get((image_id, int(name)), []), 0.3
+        else:
+            return as_boxes([])
+        return _best(found, self._thresholds[cue_id], overlap)
+
+    def object(self, image_id: str, words: str) -> Boxes:
+        """The boxes (n, 4) of the class's own object, named by its words."""
+        return _best(self._seen.get((image_id, words), []), OBJECT_SCORE, 0.5)
+
+
+def _best(found: list[tuple[float, list[float]]], threshold: float, overlap: float) -> Boxes:
+    sure = [(score, box) for score, box in found if score >= threshold]
+    if not sure:
+        return as_boxes([])
+    boxes = as_boxes([box for _, box in sure])
+    return boxes[suppress(boxes, np.array([score for score, _ in sure]), overlap)[:MOST_BOXES]]

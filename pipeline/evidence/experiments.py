@@ -1,0 +1,326 @@
+"""The plan of the ablation: which edits, on which images, with which placebos, within the budget."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.config import Audit
+from pipeline.evidence.boxes import BoxFinder
+from pipeline.geometry import Boxes, area, as_boxes, inside, intersection
+from pipeline.properties import PROPERTY_CUES
+from pipeline.store import key_of
+
+LEAST_IMAGES = 8
+"""Fewer images than this are no experiment."""
+MOST_AREA = 0.6
+"""A cue that fills more of the picture than this leaves no place for a placebo."""
+LEAST_VISIBLE = 0.4
+"""An edit must reach at least this share of the cue, the rest lying over the object."""
+TRIES = 60
+DONORS = 24
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edited picture."""
+
+    edit_id: str
+    arm: str
+    image_id: str
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An edit and its placebo on the same picture."""
+
+    pair_id: str
+    fill: str
+    edits: tuple[Edit, Edit]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All pairs for one class, one cue and one direction."""
+
+    label: str
+    cue_id: str
+    direction: str
+    pairs: list[Pair]
+
+
+def pair_of(image_id: str, fill: str, edit: dict[str, Any], placebo: dict[str, Any]) -> Pair:
+    """A pair whose ids follow from the picture and the specifications, so that equal edits are one cache entry."""
+    arms = tuple(Edit(key_of(image_id, spec), arm, image_id, spec) for arm, spec in (("edit", edit), ("placebo", placebo)))
+    return Pair(key_of(arms[0].edit_id, arms[1].edit_id), fill, (arms[0], arms[1]))
+
+
+class Planner:
+    """What the plan of an audit looks up: images by half, presence, boxes."""
+
+    def __init__(
+        self,
+        images: pa.Table,
+        detections: pa.Table,
+        regions: pa.Table,
+        assignments: pa.Table,
+        cues: pa.Table,
+        presence: pa.Table,
+        audit: Audit,
+    ) -> None:
+        self.audit = audit
+        self.cues = {row["cue_id"]: row for row in cues.to_pylist()}
+        self.boxes = BoxFinder(list(self.cues.values()), detections, regions, assignments)
+        self.ids: list[str] = images["image_id"].to_pylist()
+        self.label = dict(zip(self.ids, images["label"].to_pylist(), strict=True))
+        self.group = dict(zip(self.ids, images["group"].to_pylist(), strict=True))
+        split = dict(zip(self.ids, images["split"].to_pylist(), strict=True))
+        self.selection = [i for i in self.ids if audit.no_split or split[i] == "selection"]
+        self.estimation = [i for i in self.ids if audit.no_split or split[i] == "estimation"]
+        self.order = {row: number for number, row in enumerate(self.cues)}
+        count = len(self.cues)
+        scores = presence["score"].to_numpy().reshape(-1, count) if count else np.zeros((0, 0))
+        present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(-1, count) if count else scores > 0
+        at = {image_id: number for number, image_id in enumerate(self.ids)}
+        self.score: Callable[[str, str], float] = lambda i, cue: float(scores[at[i], self.order[cue]])
+        self.present: Callable[[str, str], bool] = lambda i, cue: bool(present[at[i], self.order[cue]])
+
+    def rng(self, *parts: str) -> np.random.Generator:
+        """Random numbers that belong to these names under the audit's seed."""
+        return np.random.default_rng([self.audit.seed, int(key_of(*parts)[:12], 16)])
+
+    def object(self, image_id: str) -> Boxes:
+        """Where the picture's own labelled object is, if a detector can tell."""
+        return self.boxes.object(image_id, self.audit.words(self.label[image_id]))
+
+    def sample(self, ids: list[str], rng: np.random.Generator, most: int) -> list[str]:
+        """At most so many pictures in random order, near-duplicates once, evenly over the labels."""
+        distinct = list({self.group[i]: i for i in ids}.values())
+        shuffled = [distinct[k] for k in rng.permutation(len(distinct))]
+        turn: dict[str, int] = defaultdict(int)
+        keyed = []
+        for image_id in shuffled:
+            turn[self.label[image_id]] += 1
+            keyed.append((turn[self.label[image_id]], image_id))
+        return [image_id for _, image_id in sorted(keyed, key=lambda item: item[0])[:most]]
+
+
+def plan(
+    images: pa.Table,
+    detections: pa.Table,
+    regions: pa.Table,
+    assignments: pa.Table,
+    cues: pa.Table,
+    presence: pa.Table,
+    measures: pa.Table,
+    *,
+    audit: Audit,
+    classes: Sequence[str],
+) -> tuple[list[Experiment], list[dict[str, str]]]:
+    """The experiments within the budget, most promising cues of each class first, and what has none and why."""
+    planner = Planner(images, detections, regions, assignments, cues, presence, audit)
+    chosen: dict[str, list[str]] = {label: [] for label in classes}
+    for row in measures.filter(pa.compute.equal(measures["split"], "selection")).to_pylist():
+        if row["selected"]:
+            chosen[row["label"]].append(row["cue_id"])
+    experiments: list[Experiment] = []
+    untested: list[dict[str, str]] = []
+    spent = 0
+    for turn in range(max((len(c) for c in chosen.values()), default=0)):
+        for label in classes:
+            if turn >= len(chosen[label]):
+                continue
+            cue_id = chosen[label][turn]
+            for direction in ("removal", "insertion"):
+                pairs, reason = pairs_for(planner, label, cue_id, direction)
+                cost = 2 * len(pairs)
+                if not reason and spent + cost > audit.ablate.budget:
+                    reason = f"the budget of {audit.ablate.budget} edited images was spent on more promising cues"
+                if reason:
+                    untested.append({"label": label, "cue_id": cue_id, "direction": direction, "reason": reason})
+                else:
+                    spent += cost
+                    experiments.append(Experiment(label, cue_id, direction, pairs))
+    return experiments, untested
+
+
+def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tuple[list[Pair], str]:
+    """The pairs of one experiment, or none and the reason."""
+    cue = planner.cues[cue_id]
+    if cue["untestable"]:
+        return [], cue["untestable"]
+    operator = cue["operator"].partition(":")[0]
+    makers = {
+        ("region", "removal"): region_removal,
+        ("region", "insertion"): region_insertion,
+        ("background", "removal"): background_exchange,
+        ("background", "insertion"): background_exchange,
+        ("property", "removal"): property_change,
+        ("property", "insertion"): property_change,
+    }
+    removal = direction == "removal"
+    subjects = [
+        i for i in planner.estimation if (planner.label[i] == label) == removal and planner.present(i, cue_id) == removal
+    ]
+    rng = planner.rng(label, cue_id, direction)
+    # the pool is larger than the experiment: some pictures have no place for the edit or its placebo
+    pool = planner.sample(subjects, rng, 3 * planner.audit.ablate.images)
+    pairs = makers[operator, direction](planner, label, cue_id, pool, rng, removal)
+    images = len({pair.edits[0].image_id for pair in pairs})
+    if images < LEAST_IMAGES:
+        whose = f"images of {label} with the cue" if removal else "images of other classes without the cue"
+        return [], f"only {images} {whose} allow the edit and its placebo, of {len(pool)} tried; {LEAST_IMAGES} are needed"
+    return pairs, ""
+
+
+def region_removal(planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool) -> list[Pair]:
+    """Fill the cue's boxes; placebo: fill as large boxes elsewhere. One pair a fill."""
+    pairs: list[Pair] = []
+    used = 0
+    for image_id in pool:
+        boxes, keep = grow(planner.boxes.cue(image_id, cue_id)), planner.object(image_id)
+        if used == planner.audit.ablate.images:
+            break
+        if not len(boxes) or area(boxes).sum() > MOST_AREA or visible(boxes, keep) < LEAST_VISIBLE:
+            continue
+        if len(keep) and inside(keep, boxes).max() > planner.audit.ablate.max_cover:
+            continue
+        elsewhere = [place_elsewhere(box, np.concatenate([boxes, keep]), rng, visible(box[None], keep)) for box in boxes]
+        if any(place is None for place in elsewhere):
+            continue
+        used += 1
+        seed = int(rng.integers(2**31))
+        for fill in planner.audit.ablate.fills:
+            edit = {"op": "fill", "fill": fill, "boxes": boxes.tolist(), "keep": keep.tolist(), "seed": seed}
+            pairs.append(pair_of(image_id, fill, edit, {**edit, "boxes": [place.tolist() for place in elsewhere if place is not None]}))
+    return pairs
+
+
+def region_insertion(planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool) -> list[Pair]:
+    """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same place."""
+    donors = donor_patches(planner, cue_id, rng)
+    pairs: list[Pair] = []
+    for image_id in pool:
+        if len(pairs) == planner.audit.ablate.images or not donors:
+            break
+        keep = planner.object(image_id)
+        for number in rng.permutation(len(donors))[:6]:
+            donor_id, box, other, avoid = donors[number]
+            target = place_like(box, keep, rng)
+            if target is None or planner.group[donor_id] == planner.group[image_id]:
+                continue
+            edit = {"op": "paste", "donor": donor_id, "from": box.tolist(), "to": target.tolist(), "keep": keep.tolist(), "avoid": avoid.tolist()}
+            pairs.append(pair_of(image_id, "paste", edit, {**edit, "from": other.tolist()}))
+            break
+    return pairs
+
+
+def donor_patches(planner: Planner, cue_id: str, rng: np.random.Generator) -> list[tuple[str, Boxes, Boxes, Boxes]]:
+    """Donors of the selection half: picture, the cue's best box, an equally large box of something else, the object."""
+    having = [i for i in planner.selection if planner.present(i, cue_id)]
+    having.sort(key=lambda i: -planner.score(i, cue_id))
+    patches = []
+    for image_id in having[: 4 * DONORS]:
+        boxes, avoid = planner.boxes.cue(image_id, cue_id), planner.object(image_id)
+        if not len(boxes):
+            continue
+        box = grow(boxes[:1], 0.05)[0]
+        if area(box[None])[0] > MOST_AREA / 2 or visible(box[None], avoid) < 1 - LEAST_VISIBLE / 2:
+            continue
+        other = place_elsewhere(box, np.concatenate([boxes, avoid]), rng, 1.0)
+        if other is not None:
+            patches.append((image_id, box, other, avoid))
+        if len(patches) == DONORS:
+            break
+    return patches
+
+
+def background_exchange(planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool) -> list[Pair]:
+    """Lay the object on a background with or without the cue, both taken from donors of one class.
+
+    Removal: the edit's background is without the cue and the placebo's with it; insertion the other way round.
+    """
+    by_label: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for image_id in planner.selection:
+        if len(planner.object(image_id)):
+            by_label[planner.label[image_id]][0 if planner.present(image_id, cue_id) else 1].append(image_id)
+    # donors of the class itself could carry traces of its object, so other classes come first
+    both = [name for name, (having, lacking) in sorted(by_label.items()) if len(having) >= 2 and len(lacking) >= 2]
+    sources = [name for name in both if name != label] or both
+    pairs: list[Pair] = []
+    for image_id in pool:
+        keep = planner.object(image_id)
+        if len(pairs) == planner.audit.ablate.images or not sources:
+            break
+        if not len(keep) or area(keep).sum() > MOST_AREA:
+            continue
+        keep = grow(keep, 0.02)
+        having, lacking = by_label[sources[rng.integers(len(sources))]]
+        specs = []
+        for donors in (lacking, having) if removal else (having, lacking):
+            donor_id = donors[rng.integers(len(donors))]
+            avoid = grow(planner.object(donor_id))
+            specs.append({"op": "background", "donor": donor_id, "keep": keep.tolist(), "avoid": avoid.tolist()})
+        pairs.append(pair_of(image_id, "background", specs[0], specs[1]))
+    return pairs
+
+
+def property_change(planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool) -> list[Pair]:
+    """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind."""
+    having = [planner.score(i, cue_id) for i in planner.selection if planner.present(i, cue_id)]
+    lacking = [planner.score(i, cue_id) for i in planner.selection if not planner.present(i, cue_id)]
+    if not having or not lacking:
+        return []
+    goal = float(np.median(lacking if removal else having))
+    name = cue_id.partition(":")[2]
+    assert name in PROPERTY_CUES
+    pairs = []
+    for image_id in pool[: planner.audit.ablate.images]:
+        amount = goal - planner.score(image_id, cue_id)
+        edit = {"op": "property", "name": name, "amount": amount, "placebo": False, "seed": int(rng.integers(2**31))}
+        pairs.append(pair_of(image_id, "property", edit, {**edit, "placebo": True}))
+    return pairs
+
+
+def grow(boxes: Boxes, share: float = 0.1) -> Boxes:
+    """Boxes larger by a share of their size on each side: an edit must hide the outline too."""
+    margin = share * (boxes[:, 2:] - boxes[:, :2])
+    return as_boxes(np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1))
+
+
+def visible(boxes: Boxes, keep: Boxes) -> float:
+    """Share of the boxes' area that lies outside the `keep` boxes."""
+    if not len(keep) or not len(boxes):
+        return 1.0
+    covered = np.minimum(intersection(boxes, keep).sum(axis=1), area(boxes))
+    return float(1 - covered.sum() / max(area(boxes).sum(), 1e-12))
+
+
+def place_elsewhere(box: Boxes, avoid: Boxes, rng: np.random.Generator, share: float) -> Boxes | None:
+    """A box of `share` of the area of `box`, of its shape, at random where it overlaps `avoid` least.
+
+    None if every place tried overlaps by more than a fifth.
+    """
+    size = (box[2:] - box[:2]) * np.sqrt(share)
+    corners = rng.random((TRIES, 2)) * (1 - size)
+    places = np.concatenate([corners, corners + size], axis=1)
+    overlap = inside(places, avoid).sum(axis=1) if len(avoid) else np.zeros(TRIES)
+    best = int(overlap.argmin())
+    return places[best] if overlap[best] <= 0.2 else None
+
+
+def place_like(box: Boxes, keep: Boxes, rng: np.random.Generator) -> Boxes | None:
+    """The same place as in the donor, or its mirror image, or a random one: whichever first is clear of the object."""
+    width, height = box[2:] - box[:2]
+    mirrored = np.array([1 - box[2], box[1], 1 - box[0], box[3]])
+    corners = rng.random((8, 2)) * (1 - np.array([width, height]))
+    for place in [box, mirrored, *np.concatenate([corners, corners + [width, height]], axis=1)]:
+        if not len(keep) or inside(place[None], keep).sum() <= 0.2:
+            return place
+    return None

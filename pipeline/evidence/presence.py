@@ -1,0 +1,186 @@
+"""Which cue is in which image: the cues of an audit and their presence, from every source of evidence.
+
+- a thing in words: its best detection score;
+- a whole-image attribute in words: similarity of the image's and the words' vectors, less that to neutral words;
+- a measured property: its score (pipeline/properties.py);
+- a region cluster: the nearest of the image's regions that belong to it.
+
+Thresholds are chosen on the selection half only (Otsu, 1979: the cut that leaves the least variance within).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.evidence.texts import text_embeddings
+from pipeline.models.protocols import RegionEncoder
+from pipeline.properties import PROPERTY_CUES, property_score
+from pipeline.records import PROPERTIES, THINGS, matrix, table
+
+NEUTRAL = ("a photo", "a picture", "an image of a scene")
+TEMPLATES = ("{}", "a photo with {}", "a photo of {}")
+DETECTION_RANGE = (0.2, 0.6)
+"""A detection threshold stays in this range, whatever the scores: below it everything, above it nothing, is present."""
+
+
+@dataclass(frozen=True)
+class Cues:
+    """All cues of an audit over its images: `scores` and `present` are (images, cues); `rows` are table `cues`."""
+
+    rows: list[dict]
+    image_ids: list[str]
+    scores: NDArray[np.float64]
+    present: NDArray[np.bool_]
+
+    def presence_table(self) -> pa.Table:
+        """The table `presence`: one row an (image, cue)."""
+        n_images, n_cues = self.scores.shape
+        ids = [row["cue_id"] for row in self.rows]
+        return pa.table(
+            {
+                "image_id": np.repeat(np.array(self.image_ids, dtype=object), n_cues),
+                "cue_id": np.tile(np.array(ids, dtype=object), n_images),
+                "score": self.scores.ravel(),
+                "present": self.present.ravel(),
+            }
+        ) if n_cues else table("presence", [])
+
+
+def otsu(scores: NDArray[np.float64]) -> float:
+    """The threshold between two groups of scores that maximises the variance between them (Otsu 1979, eq. 12)."""
+    values = np.sort(scores[np.isfinite(scores)])
+    if len(values) < 2 or values[0] == values[-1]:
+        return float("inf")
+    below = np.arange(1, len(values))
+    sums = np.cumsum(values)
+    low, high = sums[:-1] / below, (sums[-1] - sums[:-1]) / (len(values) - below)
+    between = below * (len(values) - below) * (high - low) ** 2
+    between[values[1:] == values[:-1]] = -1.0  # no cut between equal scores
+    cut = int(between.argmax())
+    return float((values[cut] + values[cut + 1]) / 2)
+
+
+def find_cues(
+    images: pa.Table,
+    attributes: pa.Table,
+    detections: pa.Table,
+    embeddings: pa.Table,
+    clusters: pa.Table,
+    assignments: pa.Table,
+    *,
+    selection: NDArray[np.bool_],
+    has_detector: bool,
+    encoder: RegionEncoder | None,
+    cache: Path,
+    count: Callable[[str, int], None],
+) -> Cues:
+    """Every cue of the audit with its score and presence in each image, in a fixed order."""
+    image_ids: list[str] = images["image_id"].to_pylist()
+    index = {image_id: number for number, image_id in enumerate(image_ids)}
+    rows: list[dict] = []
+    columns: list[NDArray[np.float64]] = []
+
+    def add(cue_id: str, name: str, cue_type: str, kind: str, operator: str, source: str, scores: NDArray, cut: float, untestable: str = "") -> None:
+        rows.append(
+            {
+                "cue_id": cue_id,
+                "name": name,
+                "cue_type": cue_type,
+                "kind": kind,
+                "operator": operator,
+                "source": source,
+                "threshold": cut,
+                "untestable": untestable,
+            }
+        )
+        columns.append(scores)
+
+    words: dict[str, tuple[str, str]] = {}
+    for phrase, cue_type, source in zip(*(attributes[c].to_pylist() for c in ("phrase", "cue_type", "source")), strict=True):
+        words.setdefault(phrase, (cue_type, source))
+    best = best_scores(detections, index)
+    whole = [phrase for phrase, (cue_type, _) in sorted(words.items()) if not (cue_type in THINGS and has_detector)]
+    similarity = whole_image_scores(embeddings, index, whole, encoder, cache, count)
+    for phrase, (cue_type, source) in sorted(words.items()):
+        if cue_type in THINGS and has_detector:
+            scores = best.get(phrase, np.zeros(len(index)))
+            cut = float(np.clip(otsu(scores[selection]), *DETECTION_RANGE))
+            add(f"thing:{phrase}", phrase, cue_type, "named", "region", source, scores, cut)
+        elif phrase in similarity:
+            scores = similarity[phrase]
+            operator, why = ("background", "") if cue_type == "Background" and has_detector else ("", untestable(cue_type))
+            add(f"scene:{phrase}", phrase, cue_type, "named", operator, source, scores, otsu(scores[selection]), why)
+    measured = {name: images[name].to_numpy() for name in PROPERTIES}
+    for name, cue in PROPERTY_CUES.items():
+        scores = np.asarray(property_score(name, measured), dtype=np.float64)
+        add(f"property:{name}", name, cue.cue_type, "named", f"property:{name}", "measured", scores, otsu(scores[selection]))
+    for row, scores in cluster_scores(clusters, assignments, index):
+        name = f"regions like '{row['name']}' (cluster {row['cluster']})" if row["name"] else f"cluster {row['cluster']}"
+        add(
+            f"cluster:{row['cluster']}", name, "Co-occurring Objects", "unnamed", "region", "clusters", scores, row["threshold"]
+        )
+    if not columns:
+        nothing = np.zeros((len(index), 0))
+        return Cues([], image_ids, nothing, nothing.astype(bool))
+    scores = np.stack(columns, axis=1)
+    cuts = np.array([row["threshold"] for row in rows])
+    return Cues(rows, image_ids, scores, np.isfinite(scores) & (scores >= cuts))
+
+
+def untestable(cue_type: str) -> str:
+    """Why a cue of this type, known in words alone, has no edit that removes or inserts it."""
+    if cue_type == "Background":
+        return "a background is exchanged round the object's box, and no detector is configured to find the object"
+    return f"no edit changes the {cue_type.lower()} of a picture without making a new picture"
+
+
+def best_scores(detections: pa.Table, index: dict[str, int]) -> dict[str, NDArray[np.float64]]:
+    """For each phrase the best detection score in each image, 0 where there is none."""
+    phrases = detections["phrase"].to_pylist()
+    best: dict[str, NDArray[np.float64]] = {phrase: np.zeros(len(index)) for phrase in set(phrases)}
+    where = [index[image_id] for image_id in detections["image_id"].to_pylist()]
+    for phrase, image, score in zip(phrases, where, detections["score"].to_pylist(), strict=True):
+        best[phrase][image] = max(best[phrase][image], score)
+    return best
+
+
+def whole_image_scores(
+    embeddings: pa.Table,
+    index: dict[str, int],
+    phrases: list[str],
+    encoder: RegionEncoder | None,
+    cache: Path,
+    count: Callable[[str, int], None],
+) -> dict[str, NDArray[np.float64]]:
+    """Cosine similarity of each image to each phrase (mean over templates) less that to neutral words."""
+    if encoder is None or not encoder.has_text or not phrases or not len(embeddings):
+        return {}
+    order = [index[image_id] for image_id in embeddings["image_id"].to_pylist()]
+    vectors = np.empty((len(index), len(embeddings["embedding"][0])), dtype=np.float32)
+    vectors[order] = matrix(embeddings["embedding"])
+    texts = [template.format(phrase) for phrase in phrases for template in TEMPLATES]
+    encoded = text_embeddings(encoder, [*texts, *NEUTRAL], cache, count)
+    per_phrase = encoded[: len(texts)].reshape(len(phrases), len(TEMPLATES), -1).mean(axis=1)
+    per_phrase /= np.maximum(np.linalg.norm(per_phrase, axis=1, keepdims=True), 1e-12)
+    neutral = encoded[len(texts) :].mean(axis=0)
+    scores = vectors @ per_phrase.T - (vectors @ neutral)[:, None]
+    return {phrase: scores[:, number].astype(np.float64) for number, phrase in enumerate(phrases)}
+
+
+def cluster_scores(clusters: pa.Table, assignments: pa.Table, index: dict[str, int]) -> list[tuple[dict, NDArray[np.float64]]]:
+    """For each cluster the similarity of each image's nearest member region, -1 where it has none."""
+    rows = clusters.to_pylist()
+    place = {row["cluster"]: number for number, row in enumerate(rows)}
+    scores = np.full((len(rows), len(index)), -1.0)
+    if rows:
+        numbers = np.array([place.get(c, -1) for c in assignments["cluster"].to_pylist()])
+        where = np.array([index[i] for i in assignments["image_id"].to_pylist()])
+        known = numbers >= 0
+        np.maximum.at(scores, (numbers[known], where[known]), assignments["similarity"].to_numpy()[known])
+    return [(row, scores[number]) for number, row in enumerate(rows)]
