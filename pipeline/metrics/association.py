@@ -1,0 +1,176 @@
+"""Presence x class: which cue goes with which class in the data, and where the model does worse or
+hallucinates.
+
+All (class, cue) pairs at once: a sparse one-hot of the labels times the presence matrix, so the cost is one
+pass over the presence matrix, whatever the number of classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from pipeline.metrics.intervals import Interval, log_odds_ratio, newcombe_difference
+
+Reals = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images by class and cue, each (n_classes, n_cues); sums of weights where images are weighted."""
+
+    class_with: Reals
+    class_without: Reals
+    other_with: Reals
+    other_without: Reals
+
+    @property
+    def table(self) -> Reals:
+        """(n_classes, n_cues, 2, 2): rows in the class or not, columns cue present or not."""
+        rows = [self.class_with, self.class_without, self.other_with, self.other_without]
+        return np.stack(rows, axis=-1).reshape(*self.class_with.shape, 2, 2)
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Observed gaps of all pairs, each array (n_classes, n_cues), in [-1, 1]; NaN where a side has no
+    image.
+    """
+
+    presence_accuracy: Interval  # accuracy on the class's images with the cue, less without
+    hallucination: Interval  # share of other classes' images taken for the class with the cue, less without
+    counts: Counts
+    correct_with: Reals
+    correct_without: Reals
+    taken_with: Reals  # images of other classes predicted as the class
+    taken_without: Reals
+
+
+def group_weights(groups: ArrayLike) -> Reals:
+    """Weight of each image (n,) with which a group of near-duplicates counts as one image: 1 / size of its
+    group.
+    """
+    _, member, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    return 1.0 / sizes[member]
+
+
+def _sums(labels: NDArray[np.int64], n_classes: int, presence: Reals, weights: Reals) -> tuple[Reals, Reals]:
+    # weights summed by class and cue (n_classes, n_cues), and by class (n_classes,); labels of -1 count
+    # nowhere
+    kept = np.flatnonzero((labels >= 0) & (weights != 0))
+    one_hot = sparse.csr_array((weights[kept], (labels[kept], kept)), shape=(n_classes, len(labels)))
+    return np.asarray(one_hot @ presence), np.asarray(one_hot.sum(axis=1)).ravel()
+
+
+def _checked(
+    presence: ArrayLike, labels: ArrayLike, n_classes: int, weights: ArrayLike | None
+) -> tuple[Reals, NDArray[np.int64], Reals]:
+    cues = np.asarray(presence)
+    index = np.asarray(labels, np.int64)
+    if cues.ndim != 2 or len(cues) != len(index):
+        raise ValueError(f"presence must have shape ({len(index)}, n_cues), not {cues.shape}")
+    if len(index) and (index.min() < 0 or index.max() >= n_classes):
+        raise ValueError(f"labels must lie in [0, {n_classes})")
+    weight = np.ones(len(index)) if weights is None else np.asarray(weights, float)
+    return cues.astype(np.float64), index, weight
+
+
+def count(presence: ArrayLike, labels: ArrayLike, n_classes: int, weights: ArrayLike | None = None) -> Counts:
+    """Images of each class, and of all the others, with and without each cue.
+
+    Args:
+        presence: (n_images, n_cues), truth values.
+        labels: (n_images,), class index in [0, n_classes).
+        weights: (n_images,), for instance `group_weights`; 1 by default.
+    """
+    cues, index, weight = _checked(presence, labels, n_classes, weights)
+    class_with, class_total = _sums(index, n_classes, cues, weight)
+    return _counts(class_with, class_total, weight @ cues, float(weight.sum()))
+
+
+def _counts(class_with: Reals, class_total: Reals, cue_total: Reals, total: float) -> Counts:
+    class_without = class_total[:, None] - class_with
+    other_with = cue_total[None, :] - class_with
+    other_without = total - class_total[:, None] - other_with
+    # weighted sums leave crumbs such as -1e-16 where the count is 0
+    cells = (
+        np.where(np.abs(cell) < 1e-9, 0.0, cell)
+        for cell in (class_with, class_without, other_with, other_without)
+    )
+    return Counts(*cells)
+
+
+def association(counts: Counts, level: float = 0.95) -> Interval:
+    """Log odds ratio of class and cue (n_classes, n_cues), with Haldane-Anscombe correction; NaN where
+    undefined.
+    """
+    return log_odds_ratio(counts.table, level)
+
+
+def cramers_v(table: ArrayLike) -> Reals:
+    """Cramer's V in [0, 1] of contingency tables (..., rows, columns): sqrt(chi2 / (n min(rows - 1, columns
+    - 1))).
+
+    Cramer 1946, without bias correction: the V that RaVL controls in its planted sets. A zero margin gives
+    NaN.
+    """
+    table = np.asarray(table, float)
+    n = table.sum((-2, -1))
+    rows, columns = table.sum(-1, keepdims=True), table.sum(-2, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = rows * columns / n[..., None, None]
+        chi2 = ((table - expected) ** 2 / expected).sum((-2, -1))
+        value = np.sqrt(chi2 / (n * (min(table.shape[-2:]) - 1)))
+    return np.minimum(value, 1.0)
+
+
+def observed_gaps(
+    presence: ArrayLike,
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    n_classes: int,
+    weights: ArrayLike | None = None,
+    level: float = 0.95,
+) -> Gaps:
+    """Gaps in accuracy and in hallucination of every (class, cue), with Newcombe intervals.
+
+    The thresholded form of SpurLens's two gaps (arXiv 2503.08884): presence is yes or no and every image
+    counts, where `spurlens.pa_gap` takes the K highest and lowest scores.
+
+    Args:
+        presence: (n_images, n_cues), truth values.
+        labels, predictions: (n_images,), class indices in [0, n_classes).
+        weights: (n_images,), for instance `group_weights`; 1 by default.
+    """
+    cues, index, weight = _checked(presence, labels, n_classes, weights)
+    predicted = np.asarray(predictions, np.int64)
+    if len(predicted) != len(index) or (
+        len(predicted) and not 0 <= predicted.min() <= predicted.max() < n_classes
+    ):
+        raise ValueError(f"predictions must be {len(index)} class indices in [0, {n_classes})")
+    hit = predicted == index
+    class_with, class_total = _sums(index, n_classes, cues, weight)
+    counts = _counts(class_with, class_total, weight @ cues, float(weight.sum()))
+    correct_with, correct_total = _sums(index, n_classes, cues, weight * hit)
+    taken_with, taken_total = _sums(np.where(hit, -1, predicted), n_classes, cues, weight)
+    # a weighted count may pass its total by a rounding error
+    correct_with = np.clip(correct_with, 0, counts.class_with)
+    correct_without = np.clip(correct_total[:, None] - correct_with, 0, counts.class_without)
+    taken_with = np.clip(taken_with, 0, counts.other_with)
+    taken_without = np.clip(taken_total[:, None] - taken_with, 0, counts.other_without)
+    return Gaps(
+        presence_accuracy=newcombe_difference(
+            correct_with, counts.class_with, correct_without, counts.class_without, level
+        ),
+        hallucination=newcombe_difference(
+            taken_with, counts.other_with, taken_without, counts.other_without, level
+        ),
+        counts=counts,
+        correct_with=correct_with,
+        correct_without=correct_without,
+        taken_with=taken_with,
+        taken_without=taken_without,
+    )

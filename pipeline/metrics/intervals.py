@@ -1,0 +1,213 @@
+"""Intervals for shares, their differences, odds ratios and means; and what a sample could have seen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Reals = NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """An estimate and its bounds: arrays of one shape (0-d for one number). NaN where there is nothing to
+    measure.
+    """
+
+    estimate: Reals
+    lower: Reals
+    upper: Reals
+
+
+def normal_quantile(level: float) -> float:
+    """The two-sided quantile: 1.96 for a level of 0.95."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), not {level}")
+    return float(stats.norm.ppf(0.5 + level / 2))
+
+
+def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> Interval:
+    """Wilson's score interval for a share (Wilson 1927; Newcombe 1998a, method 3), without continuity
+    correction.
+
+    Args:
+        successes: how many of `n`, in [0, n]; any shape, may be fractional (weighted counts).
+        n: trials; 0 gives NaN.
+    """
+    z = normal_quantile(level)
+    k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(n, float))
+    if np.any(k < 0) or np.any(k > n * (1 + 1e-12)):
+        raise ValueError("successes must lie in [0, n]")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = k / n
+        centre = (k + z**2 / 2) / (n + z**2)
+        half = z / (n + z**2) * np.sqrt(np.maximum(k * (1 - share), 0) + z**2 / 4)
+    empty = n == 0
+    lower = np.where(empty, np.nan, np.where(k == 0, 0.0, np.clip(centre - half, 0, 1)))
+    upper = np.where(empty, np.nan, np.where(k == n, 1.0, np.clip(centre + half, 0, 1)))
+    return Interval(share, lower, upper)
+
+
+def newcombe_difference(
+    k1: ArrayLike, n1: ArrayLike, k2: ArrayLike, n2: ArrayLike, level: float = 0.95
+) -> Interval:
+    """Difference of two independent shares, k1/n1 - k2/n2, by the hybrid score method (Newcombe 1998b,
+    method 10).
+
+    Statistics in Medicine 17, 873-890. An empty side gives NaN.
+    """
+    p1, lower1, upper1 = wilson(k1, n1, level)
+    p2, lower2, upper2 = wilson(k2, n2, level)
+    difference = p1 - p2
+    lower = difference - np.hypot(p1 - lower1, upper2 - p2)
+    upper = difference + np.hypot(upper1 - p1, p2 - lower2)
+    return Interval(difference, lower, upper)
+
+
+def log_odds_ratio(table: ArrayLike, level: float = 0.95) -> Interval:
+    """Natural log of the odds ratio of 2 x 2 tables, with 0.5 added to every cell (Haldane 1956, Anscombe
+    1956).
+
+    The interval is Woolf's, on the corrected cells. The correction is made for all tables, not only those
+    with an empty cell, so that the estimate doesn't jump when a cell goes from 0 to 1.
+
+    Args:
+        table: counts (..., 2, 2); rows in the class or not, columns cue present or not. A zero margin (no
+            image of the class, a cue that is everywhere) gives NaN: such a table says nothing of association.
+    """
+    counts = np.asarray(table, float)
+    if counts.shape[-2:] != (2, 2):
+        raise ValueError(f"tables must have shape (..., 2, 2), not {counts.shape}")
+    a, b, c, d = (counts[..., i, j] + 0.5 for i in (0, 1) for j in (0, 1))
+    estimate = np.log(a * d) - np.log(b * c)
+    half = normal_quantile(level) * np.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
+    silent = np.any(counts.sum(-1) == 0, axis=-1) | np.any(counts.sum(-2) == 0, axis=-1)
+    estimate = np.where(silent, np.nan, estimate)
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+def group_means(values: ArrayLike, groups: ArrayLike) -> Reals:
+    """Mean of each group, in the order of the sorted group names: near-duplicates come out as one
+    observation.
+
+    Args:
+        values: (n,) or (n, m); NaN is left out.
+        groups: (n,) names of any sortable kind.
+
+    Returns:
+        (n_groups,) or (n_groups, m); NaN where a group has no value.
+    """
+    values = np.asarray(values, float)
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    if len(member) != len(values):
+        raise ValueError(f"{len(values)} values but {len(member)} groups")
+    columns = values.reshape(len(values), -1)
+    known = ~np.isnan(columns)
+    sums = np.zeros((len(names), columns.shape[1]))
+    counts = np.zeros_like(sums)
+    np.add.at(sums, member, np.where(known, columns, 0.0))
+    np.add.at(counts, member, known)
+    with np.errstate(invalid="ignore"):
+        return (sums / counts).reshape((len(names), *values.shape[1:]))
+
+
+def resample_counts(n: int, n_resamples: int, rng: np.random.Generator) -> Reals:
+    """How often each of n observations is drawn in each bootstrap resample: (n_resamples, n), rows sum to
+    n.
+    """
+    draws = rng.integers(0, n, size=(n_resamples, n))
+    flat = (draws + n * np.arange(n_resamples)[:, None]).ravel()
+    return np.bincount(flat, minlength=n * n_resamples).reshape(n_resamples, n).astype(np.float64)
+
+
+def percentile_bounds(draws: Reals, n: int, level: float = 0.95) -> tuple[Reals, Reals]:
+    """Bounds from bootstrap draws (n_resamples, ...), widened for small samples.
+
+    The plain percentile interval of a mean is too narrow by about sqrt((n - 1) / n) and by the normal in
+    place of Student's t; the quantiles are moved outwards to mend it (Hesterberg 2015, American Statistician
+    69, sec. 3.3: the expanded percentile interval). With n below 2 nothing is known of the spread: NaN.
+    """
+    if n < 2:
+        nothing = np.full(draws.shape[1:], np.nan)
+        return nothing, nothing
+    t = float(stats.t.ppf(0.5 + level / 2, n - 1))
+    tail = float(stats.norm.cdf(-np.sqrt(n / (n - 1)) * t))
+    lower, upper = np.nanquantile(draws, [tail, 1 - tail], axis=0)
+    return lower, upper
+
+
+def cluster_bootstrap_mean(
+    values: ArrayLike,
+    groups: ArrayLike,
+    rng: np.random.Generator,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    block_size: int = 20_000_000,
+) -> Interval:
+    """Mean over groups, with an expanded percentile bootstrap interval over groups.
+
+    A group (an image, or all near-duplicates of one) counts once: its values are averaged first, so copies
+    of an image change nothing. All columns share their resamples, so differences between columns can be
+    compared.
+
+    Args:
+        values: (n,) or (n, m) with m statistics; NaN is left out, column by column.
+        groups: (n,) group of each row.
+        block_size: resampled counts held in memory at a time; doesn't change the result.
+
+    Returns:
+        Interval of 0-d arrays or of shape (m,). Fewer than two groups give NaN bounds.
+    """
+    means = group_means(values, groups)
+    shape = means.shape[1:]
+    columns = means.reshape(len(means), -1)
+    known = ~np.isnan(columns)
+    totals, filled = known.sum(0), np.where(known, columns, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        estimate = filled.sum(0) / totals
+    n_groups = len(columns)
+    if n_groups == 0:
+        nothing = np.full(shape, np.nan)
+        return Interval(nothing, nothing, nothing)
+    step = max(1, block_size // n_groups)
+    draws = []
+    for start in range(0, n_resamples, step):
+        counts = resample_counts(n_groups, min(step, n_resamples - start), rng)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            draws.append((counts @ filled) / (counts @ known))
+    drawn = np.concatenate(draws)
+    lower, upper = np.full(len(totals), np.nan), np.full(len(totals), np.nan)
+    for size in np.unique(totals[totals >= 2]):
+        same = totals == size
+        lower[same], upper[same] = percentile_bounds(drawn[:, same], int(size), level)
+    return Interval(estimate.reshape(shape), lower.reshape(shape), upper.reshape(shape))
+
+
+def minimum_detectable_effect(
+    n: ArrayLike,
+    *,
+    sd: ArrayLike | None = None,
+    share: ArrayLike | None = None,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    two_sided: bool = True,
+) -> Reals:
+    """Smallest true mean that a test of size `alpha` on n observations finds with the given power.
+
+    (z_alpha + z_power) * sd / sqrt(n), the normal approximation (Cohen 1988). Give either the standard
+    deviation of one observation, or a share p in [0, 1], whose standard deviation is sqrt(p (1 - p)). n
+    below 1 gives NaN.
+    """
+    if (sd is None) == (share is None):
+        raise ValueError("give either sd or share")
+    spread = (
+        np.asarray(sd, float)
+        if sd is not None
+        else np.sqrt(np.asarray(share, float) * (1 - np.asarray(share)))
+    )
+    n = np.asarray(n, float)
+    z = stats.norm.ppf(1 - alpha / (2 if two_sided else 1)) + stats.norm.ppf(power)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(n >= 1, z * spread / np.sqrt(n), np.nan)
