@@ -6,7 +6,7 @@ from pipeline.errors import UserError
 
 
 def pick(device: str) -> str:
-    """A torch device for the word in the configuration: "auto" is cuda where there is one, then mps, then cpu.
+    """A torch device for a word of the configuration: "auto" is cuda where there is one, then mps, then cpu.
 
     Raises:
         UserError: no such kind of device, or this machine (or this build of torch) doesn't have it.

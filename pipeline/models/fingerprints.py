@@ -19,11 +19,11 @@ def of_options(kind: str, options: Mapping[str, Any]) -> str:
 
 
 def of_path(path: str | Path, suffixes: Iterable[str] | None = None) -> str:
-    """32 hexadecimal digits for the content of a file, or for the names and contents of the files of a folder.
+    """32 hexadecimal digits for the content of a file, or for the names and contents of a folder's files.
 
-    Where the file or folder lies and when it was written don't matter. `suffixes` limits a folder to the files
-    that a model is read from, so that a note beside them changes nothing. A file is read once in a process
-    while its time and size stay as they are.
+    Where the file or folder lies and when it was written don't matter. `suffixes` limits a folder to the
+    files that a model is read from, so that a note beside them changes nothing. A file is read once in a
+    process while its time and size stay as they are.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.

@@ -17,7 +17,7 @@ from pipeline.models.protocols import Floats
 if TYPE_CHECKING:
     from pipeline.models.roi import Stages
 
-REGIONS_PER_IMAGE = 4  # regions pooled at once, in multiples of the batch: layer4 of a ResNet-50 then stays under 1 GB
+REGIONS_PER_IMAGE = 4  # regions pooled at once, in multiples of the batch: under 1 GB for a ResNet-50
 
 
 def open_clip_encoder(
@@ -32,9 +32,10 @@ def open_clip_encoder(
 ) -> OpenClipEncoder:
     """Embeddings by any open_clip model.
 
-    Whole images go through the model's own preprocessing, which may cut the sides of an oblong image. For regions
-    the image (or the crop) is instead squeezed into the model's input: nothing is cut off, a normalised box of the
-    original image is the same box of the input, and no box is ever lost; an oblong image is seen distorted.
+    Whole images go through the model's own preprocessing, which may cut the sides of an oblong image. For
+    regions the image (or the crop) is instead squeezed into the model's input: nothing is cut off, a
+    normalised box of the original image is the same box of the input, and no box is ever lost; an oblong
+    image is seen distorted.
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps.
@@ -104,8 +105,9 @@ class OpenClipEncoder:
         with torch.inference_mode():
             for rows in chunks(len(images), self._batch):
                 pixels = clip.pixels(images[rows], clip.squash)
-                places = [torch.from_numpy(of_image).float() for of_image in boxes[rows]]
-                parts.append(unit(region_features(self._stages, pixels, places, REGIONS_PER_IMAGE * self._batch)))
+                places = [torch.from_numpy(of_image) for of_image in boxes[rows]]
+                at_once = REGIONS_PER_IMAGE * self._batch
+                parts.append(unit(region_features(self._stages, pixels, places, at_once)))
         return parts
 
     def _crops(self, images: list[RGB], boxes: list[Boxes]) -> list[Floats]:

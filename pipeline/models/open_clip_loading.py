@@ -20,7 +20,7 @@ from pipeline.models import devices, fingerprints
 from pipeline.models.protocols import Floats
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -51,7 +51,7 @@ class ClipSource:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The content of local files; for a hub the name and tag (a repository that is rewritten looks unchanged)."""
+        """By the content of local files; for a hub by name and tag, even if it is rewritten."""
         content = None
         if self.name.startswith(LOCAL):
             content = fingerprints.of_path(self.name[len(LOCAL) :], MODEL_FILES)
@@ -60,10 +60,12 @@ class ClipSource:
         # a local model is its content, so that moving the folder loses no cache
         where = LOCAL if self.name.startswith(LOCAL) else self.name
         tag = None if content else self.pretrained
-        return fingerprints.of_options("open_clip", {"from": [where, tag, content], "precision": self.precision})
+        return fingerprints.of_options(
+            "open_clip", {"from": [where, tag, content], "precision": self.precision}
+        )
 
     def load(self, device: str) -> LoadedClip:
-        """The model on a device, with its preprocessing and tokenizer; one copy a process while anyone holds it.
+        """The model on a device, with preprocessing and tokenizer; one copy a process while anyone holds it.
 
         Raises:
             UserError: the weights are damaged, don't fit the configuration, or can't be downloaded.
@@ -86,14 +88,18 @@ class ClipSource:
                 self.name, self.pretrained, precision=self.precision, device=device
             )
             tokenizer = open_clip.get_tokenizer(self.name)
-        except Exception as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
+        except (
+            Exception
+        ) as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
             reason = " ".join(str(error).split())[:300]
             hint = (
                 "Its files don't belong together or are damaged."
                 if self.name.startswith(LOCAL)
                 else "Without a network, give the path of a folder on this machine: name: local-dir:FOLDER"
             )
-            raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {hint}") from error
+            raise UserError(
+                f"The open_clip model {self._words()} can't be loaded: {reason} {hint}"
+            ) from error
         return LoadedClip(model.eval(), preprocess, tokenizer, device, self.precision)
 
     def _words(self) -> str:
@@ -104,7 +110,7 @@ class ClipSource:
 class LoadedClip:
     """An open_clip model ready to run; every method runs without gradients."""
 
-    model: nn.Module
+    model: Any  # open_clip's CLIP, CustomTextCLIP or CoCa
     preprocess: Any
     tokenizer: Any
     device: str
@@ -128,14 +134,19 @@ class LoadedClip:
 
         own = self.model.visual.preprocess_cfg
         return open_clip.image_transform(
-            self.size, False, own["mean"], own["std"], resize_mode="squash", interpolation=own["interpolation"]
+            self.size,
+            False,
+            own["mean"],
+            own["std"],
+            resize_mode="squash",
+            interpolation=own["interpolation"],
         )
 
     def pixels(self, images: Sequence[RGB], transform: Any = None) -> Tensor:
-        """(n, 3, height, width) input of the image tower, by the model's own `preprocess` or another transform.
+        """(n, 3, height, width) input of the image tower, by the model's own `preprocess` or `transform`.
 
-        An image that has the input's size already is only normalised, all such images at once: no transform of
-        open_clip resizes or cuts it, and ablations show the model thousands of them.
+        An image that has the input's size already is only normalised, all such images at once: no transform
+        of open_clip resizes or cuts it, and ablations show the model thousands of them.
         """
         import torch
         from PIL import Image
@@ -208,7 +219,9 @@ def check_templates(templates: Sequence[str], where: str) -> None:
         UserError: there is no template, or one that isn't so.
     """
     if not templates:
-        raise UserError(f"{where}: the option 'templates' is empty. Give at least one, such as: a photo of a {{}}.")
+        raise UserError(
+            f"{where}: the option 'templates' is empty. Give at least one, such as: a photo of a {{}}."
+        )
     for template in templates:
         if template.count("{") != 1 or template.count("}") != 1 or "{}" not in template:
             raise UserError(f"{where}: the template '{template}' must hold one {{}} where the words go.")
@@ -223,21 +236,29 @@ def _dtype(precision: Precision) -> Any:
 def _check_folder(folder: Path) -> None:
     config = folder / "open_clip_config.json"
     if not folder.is_dir():
-        raise UserError(f"There is no model folder {folder}. Give one that holds open_clip_config.json and weights.")
+        raise UserError(
+            f"There is no model folder {folder}. Give one that holds open_clip_config.json and weights."
+        )
     if not config.is_file():
-        raise UserError(f"{folder} holds no open_clip_config.json, so it is no open_clip model. Give another folder.")
+        raise UserError(
+            f"{folder} holds no open_clip_config.json, so it is no open_clip model. Give another folder."
+        )
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{config} is not JSON ({error}). Save the model again.") from None
     if not isinstance(settings, dict) or "model_cfg" not in settings:
-        raise UserError(f"{config} has no 'model_cfg', so it is no open_clip configuration. Save the model again.")
+        raise UserError(
+            f"{config} has no 'model_cfg', so it is no open_clip configuration. Save the model again."
+        )
     if not any(file.suffix in WEIGHTS for file in folder.iterdir()):
-        raise UserError(f"{folder} holds no weights (such as open_clip_model.safetensors). Save the model again.")
+        raise UserError(
+            f"{folder} holds no weights (such as open_clip_model.safetensors). Save the model again."
+        )
 
 
 def _check_name(name: str, pretrained: str | None) -> None:
-    """A plain name must be one that open_clip knows, and needs weights; torch is imported only to explain a fault."""
+    """A plain name must be one that open_clip knows, and needs weights; imports torch only on a fault."""
     if Path(name).is_dir():
         raise UserError(f"'{name}' is a folder; for open_clip write it as: name: {LOCAL}{name}")
     spec = importlib.util.find_spec("open_clip")
@@ -252,7 +273,7 @@ def _check_name(name: str, pretrained: str | None) -> None:
     if not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name.replace("/", "-"))) or "none known"
         raise UserError(
-            f"The open_clip model '{name}' needs the option 'pretrained': a checkpoint's path or one of: {tags}."
+            f"The open_clip model '{name}' needs the option 'pretrained': a file or one of: {tags}."
         )
 
 
@@ -262,4 +283,6 @@ def _check_tag(name: str, pretrained: str) -> None:
     name = name.replace("/", "-")
     if not open_clip.get_pretrained_cfg(name, pretrained) and not Path(pretrained).is_file():
         hint = nearest(pretrained, open_clip.list_pretrained_tags_by_model(name))
-        raise UserError(f"open_clip knows no weights '{pretrained}' for '{name}', and there is no such file. {hint}")
+        raise UserError(
+            f"open_clip knows no weights '{pretrained}' for '{name}', and there is no such file. {hint}"
+        )

@@ -12,15 +12,13 @@ from pipeline.models import fingerprints
 from pipeline.models.open_clip_loading import ClipSource, LoadedClip, Precision, check_templates
 from pipeline.models.protocols import Floats
 
-# OpenAI's prompt engineering notebook found these seven to do nearly as well as all eighty (CLIP repository, 2021)
+# five of the eighty prompts published with CLIP; one that names a style ("a origami {}") brings a cue
 TEMPLATES = (
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "a good photo of a {}.",
+    "a bad photo of a {}.",
+    "a close-up photo of a {}.",
 )
 
 
@@ -57,7 +55,12 @@ class OpenClipClassifier:
     """See :func:`open_clip_classifier`."""
 
     def __init__(
-        self, classes: tuple[str, ...], source: ClipSource, templates: tuple[str, ...], device: str, batch: int
+        self,
+        classes: tuple[str, ...],
+        source: ClipSource,
+        templates: tuple[str, ...],
+        device: str,
+        batch: int,
     ) -> None:
         self._classes, self._source, self._templates = classes, source, templates
         self._device, self._batch = device, batch
@@ -77,6 +80,6 @@ class OpenClipClassifier:
         return embeddings, np.float32(scale), np.float32(0.0 if bias is None else bias.item())
 
     def logits(self, images: Sequence[RGB]) -> Floats:
-        """(n, classes): exp(logit_scale) times the cosine of image and class, plus the model's bias if it has one."""
+        """(n, classes): exp(logit_scale) times the cosine of image and class, plus a bias if any."""
         embeddings, scale, bias = self._heads
         return scale * (self._clip.images(images, self._batch) @ embeddings.T) + bias

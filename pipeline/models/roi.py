@@ -1,21 +1,24 @@
 """Embeddings of many regions from one forward of an image: RoIAlign on the last map that still has places.
 
-Each architecture keeps its own way from that map to the embedding, so that the box of the whole image gives the
-embedding of the image wherever the architecture allows it:
+Each architecture keeps its own way from that map to the embedding, so that the box of the whole image gives
+the embedding of the image wherever the architecture allows it:
 
-- ModifiedResNet (CLIP's RN50 family): align the map of layer3, then layer4 and attention pooling for each region
-  (RegionCLIP, Zhong et al. 2022, section 3.2). Exact for the whole image.
+- ModifiedResNet (CLIP's RN50 family): align the map of layer3, then layer4 and attention pooling for each
+  region (RegionCLIP, Zhong et al. 2022). Exact for the whole image.
 - VisionTransformer pooled by its class token: the patch tokens of the last block through its value path alone
-  (MaskCLIP, Zhou et al. 2022, section 3.2; as CLIPSelf, Wu et al. 2024, does for boxes), for the class token sees
-  the whole image and plain patch tokens aren't trained to lie in the joint space. Mean, not exact.
-- VisionTransformer pooled by mean or attention, and timm trunks: align the final map, then the model's own pooling
-  and projection. Exact for the whole image, except for timm transformers with a class token (mean of patches).
+  (MaskCLIP, Zhou et al. 2022; as CLIPSelf, Wu et al. 2024, does for boxes), for the class token
+  sees the whole image and plain patch tokens aren't trained to lie in the joint space. A mean, not exact;
+  with such a model crops describe small regions better.
+- VisionTransformer pooled by mean or attention, and timm trunks: align the final map, then the model's own
+  pooling and projection. Exact for the whole image, except for timm transformers with a class token (mean of
+  patches).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +31,7 @@ from pipeline.errors import UserError
 class Stages:
     """An image tower cut in two where places end: `dense` once for each image, `pool` for each region.
 
-    dense: (n, 3, height, width) -> (n, c, h, w).  pool: (r, c, h, w), aligned regions -> (r, d), not normalised.
+    dense: (n, 3, height, width) -> (n, c, h, w).  pool: (r, c, h, w), aligned -> (r, d), not normalised.
     """
 
     dense: Callable[[Tensor], Tensor]
@@ -47,19 +50,17 @@ def region_features(stages: Stages, pixels: Tensor, boxes: Sequence[Tensor], at_
     maps = stages.dense(pixels)
     height, width = maps.shape[-2:]
     scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=maps.device)
-    rows = torch.cat([
-        torch.cat([torch.full((len(part), 1), float(index), device=maps.device), part.to(scale) * scale], dim=1)
-        for index, part in enumerate(boxes)
-    ])
+    owners = torch.repeat_interleave(torch.tensor([len(of_image) for of_image in boxes])).to(scale)
+    rows = torch.cat([owners[:, None], torch.cat(list(boxes)).to(scale) * scale], dim=1)
     parts = []
     for some in rows.split(at_once):
-        # aligned, one sample a bin where the region isn't larger than the map: the whole image is the identity
-        aligned = roi_align(maps.float(), some, (height, width), sampling_ratio=0, aligned=True)
+        # aligned and with one sample a bin: the box of the whole image gives the map back
+        aligned = roi_align(maps.float(), some, (height, width), sampling_ratio=1, aligned=True)
         parts.append(stages.pool(aligned.to(maps.dtype)))
     return torch.cat(parts)
 
 
-def stages_of(visual: nn.Module) -> Stages:
+def stages_of(visual: Any) -> Stages:
     """How to cut an open_clip image tower.
 
     Raises:
@@ -71,7 +72,7 @@ def stages_of(visual: nn.Module) -> Stages:
 
     if isinstance(visual, ModifiedResNet):
         return Stages(
-            nn.Sequential(_Stem(visual), visual.layer1, visual.layer2, visual.layer3),
+            lambda pixels: visual.layer3(visual.layer2(visual.layer1(visual.stem(pixels)))),
             lambda regions: visual.attnpool(visual.layer4(regions)),
         )
     if isinstance(visual, VisionTransformer):
@@ -80,20 +81,11 @@ def stages_of(visual: nn.Module) -> Stages:
         trunk = timm_stages(visual.trunk)
         return Stages(trunk.dense, lambda regions: visual.head(trunk.pool(regions)))
     raise UserError(
-        f"embed: RoIAlign isn't known for the image tower {type(visual).__name__}. Use the option regions: crops."
+        f"embed: RoIAlign isn't known for the image tower {type(visual).__name__}. Use regions: crops."
     )
 
 
-class _Stem(nn.Module):
-    def __init__(self, visual: nn.Module) -> None:
-        super().__init__()
-        self.stem = visual.stem
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.stem(pixels)
-
-
-def timm_stages(trunk: nn.Module) -> Stages:
+def timm_stages(trunk: Any) -> Stages:
     """How to cut a timm model: `forward_features` as the map, `forward_head` for each region.
 
     The head includes the classifier if the model has one; make it with num_classes=0 for an encoder.
@@ -116,13 +108,14 @@ def timm_stages(trunk: nn.Module) -> Stages:
         if getattr(trunk, "attn_pool", None) is not None:
             pooled = trunk.attn_pool(tokens)
         else:
-            pooled = tokens.mean(dim=1)  # the class token has seen the whole image, so it can't stand for a region
+            # a class token has seen the whole image, so it can't stand for a region
+            pooled = tokens.mean(dim=1)
         return trunk.head(trunk.head_drop(trunk.fc_norm(pooled)))
 
     return Stages(dense, pool)
 
 
-def _transformer_stages(visual: nn.Module) -> Stages:
+def _transformer_stages(visual: Any) -> Stages:
     by_class_token = visual.attn_pool is None and visual.pool_type == "tok"
 
     def dense(pixels: Tensor) -> Tensor:
@@ -148,7 +141,7 @@ def _transformer_stages(visual: nn.Module) -> Stages:
     return Stages(dense, pool)
 
 
-def _value_path(block: nn.Module, tokens: Tensor) -> Tensor:
+def _value_path(block: Any, tokens: Tensor) -> Tensor:
     """The last block with each token attending only to itself, without its own residual (MaskCLIP)."""
     attention = getattr(block, "attn", None)
     if not isinstance(attention, nn.MultiheadAttention):
