@@ -1,9 +1,13 @@
-"""measure: for every (class, cue), association in the data and gaps in the model's predictions, in each half."""
+"""measure: for every (class, cue), association in the data and gaps in the model's predictions, in each half.
+
+The selection half decides which cues of a class are worth an experiment; what is reported comes from the other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +15,231 @@ from numpy.typing import NDArray
 
 from pipeline.config import Audit
 from pipeline.evidence.boxes import BoxFinder
-from pipeline.geometry import inside
-from pipeline.metrics import association, intervals, ravl, spurlens
-from pipeline.models.protocols import Detector, RegionEncoder
 from pipeline.evidence.presence import Cues, find_cues
-from pipeline.records import SCHEMAS, table
-from pipeline.stages.cluster import matrix
 from pipeline.evidence.texts import text_embeddings
+from pipeline.geometry import area, intersection
+from pipeline.metrics import association, ravl, spurlens
+from pipeline.metrics.intervals import Interval
+from pipeline.models.protocols import Detector, RegionEncoder
+from pipeline.records import matrix, table
 
 VERSION = 1
 LEAST_EVIDENCE = 1.64
-"""A cue is worth an experiment if, in the selection half, some sign of it is this many standard errors above zero."""
+"""A cue is worth an experiment if, in the selection half, a sign of it lies this many standard errors above zero."""
+LEAST_PRESENT = 4
+"""A cue that fewer images of the selection half show is not measured."""
+PROMPT = "a photo of a {}"
+
+Reals = NDArray[np.float64]
+
+
+def measure(
+    images: pa.Table,
+    predictions: pa.Table,
+    attributes: pa.Table,
+    detections: pa.Table,
+    regions: pa.Table,
+    embeddings: pa.Table,
+    clusters: pa.Table,
+    assignments: pa.Table,
+    *,
+    audit: Audit,
+    classes: Sequence[str],
+    detector: Detector | None,
+    encoder: RegionEncoder | None,
+    cache: Path,
+    count: Callable[[str, int], None],
+    progress: Callable[[int, int], None],
+) -> dict[str, pa.Table]:
+    """`cues`, `presence` (image x cue) and `measures` (class x cue x half)."""
+    splits = np.array(images["split"].to_pylist())
+    halves = {name: (splits == name) | audit.no_split for name in ("selection", "estimation")}
+    cues = find_cues(
+        images, attributes, detections, embeddings, clusters, assignments,
+        selection=halves["selection"], has_detector=detector is not None, encoder=encoder, cache=cache, count=count,
+    )  # fmt: skip
+    place = {name: number for number, name in enumerate(classes)}
+    labels = np.array([place[label] for label in images["label"].to_pylist()])
+    predicted = np.array([place[label] for label in predictions["predicted"].to_pylist()])
+    groups = np.array(images["group"].to_pylist())
+    boxes = BoxFinder(cues.rows, detections, regions, assignments)
+    overlap = object_overlap(images, cues, boxes, audit, labels, classes)
+    region_gaps = ravl_columns(cues, images, regions, assignments, labels, predicted, classes, audit, encoder, cache, count)
+    rows: list[dict[str, Any]] = []
+    chosen: dict[tuple[int, int], int] = {}
+    for done, (split, half) in enumerate(halves.items()):
+        weights = association.group_weights(groups[half])
+        gaps = association.observed_gaps(
+            cues.present[half], labels[half], predicted[half], len(classes), weights
+        )
+        odds = association.association(gaps.counts)
+        v = association.cramers_v(gaps.counts.table)
+        top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit)
+        if split == "selection":
+            chosen = select(cues, half, odds, gaps, overlap, attributes, audit, classes)
+        nonzero = (cues.scores[half] > 0).sum(axis=0)
+        for c, label in enumerate(classes):
+            # selected cues come first, most promising first: the ablation spends its budget in this order
+            order = sorted(range(len(cues.rows)), key=lambda number, c=c: (chosen.get((c, number), len(cues.rows)), number))
+            for number in order:
+                k = (c, number)
+                rows.append(
+                    {
+                        "label": label,
+                        "cue_id": cues.rows[number]["cue_id"],
+                        "split": split,
+                        "n_class_with": _whole(gaps.counts.class_with[k]),
+                        "n_class_without": _whole(gaps.counts.class_without[k]),
+                        "n_other_with": _whole(gaps.counts.other_with[k]),
+                        "n_other_without": _whole(gaps.counts.other_without[k]),
+                        **_interval("log_odds_ratio", odds, k),
+                        "cramers_v": float(v[k]),
+                        **_interval("pa_gap", gaps.presence_accuracy, k),
+                        **_interval("hr_gap", gaps.hallucination, k),
+                        **{name: float(values[k]) for name, values in top_k.items()},
+                        "n_nonzero": int(nonzero[number]),
+                        **{name: float(values[k]) for name, values in region_gaps[split].items()},
+                        "object_overlap": float(overlap[k]),
+                        "selected": k in chosen,
+                    }
+                )
+        progress(done + 1, len(halves))
+    return {"cues": table("cues", cues.rows), "presence": cues.presence_table(), "measures": table("measures", rows)}
+
+
+def _whole(value: float) -> int:
+    return round(float(value))
+
+
+def _interval(name: str, interval: Interval, at: tuple[int, int]) -> dict[str, float]:
+    return {
+        name: float(interval.estimate[at]),
+        f"{name}_lower": float(interval.lower[at]),
+        f"{name}_upper": float(interval.upper[at]),
+    }
+
+
+def select(
+    cues: Cues,
+    half: NDArray[np.bool_],
+    odds: Interval,
+    gaps: association.Gaps,
+    overlap: Reals,
+    attributes: pa.Table,
+    audit: Audit,
+    classes: Sequence[str],
+) -> dict[tuple[int, int], int]:
+    """(class, cue) pairs worth an experiment, with their turn within the class, from the selection half alone.
+
+    The evidence is the strongest of three signs, each in standard errors: association, a lower accuracy without the
+    cue, a higher hallucination rate with it. A cue that lies in the object itself is core and needs no experiment.
+    """
+    signs = [_standard_errors(interval) for interval in (odds, gaps.presence_accuracy, gaps.hallucination)]
+    evidence = np.nan_to_num(np.maximum.reduce([np.nan_to_num(sign, nan=-np.inf) for sign in signs]), neginf=-1e9)
+    seen = cues.present[half].sum(axis=0)
+    chosen: dict[tuple[int, int], int] = {}
+    for c in range(len(classes)):
+        worth = [
+            number
+            for number in range(len(cues.rows))
+            if evidence[c, number] > LEAST_EVIDENCE
+            and seen[number] >= LEAST_PRESENT
+            and not overlap[c, number] > audit.rank.core_overlap
+        ]
+        worth.sort(key=lambda number, c=c: (-evidence[c, number], number))
+        for turn, number in enumerate(worth[: audit.measure.max_per_class]):
+            chosen[c, number] = turn
+    return chosen
+
+
+def _standard_errors(interval: Interval) -> Reals:
+    """How far the estimate lies above zero, in standard errors read off its 95 % interval."""
+    spread = (interval.upper - interval.lower) / (2 * 1.96)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return interval.estimate / spread
+
+
+def object_overlap(
+    images: pa.Table, cues: Cues, boxes: BoxFinder, audit: Audit, labels: NDArray, classes: Sequence[str]
+) -> Reals:
+    """(classes, cues): over the class's images with the cue, the mean share of its boxes in the object's own; or NaN."""
+    total = np.zeros((len(classes), len(cues.rows)))
+    n = np.zeros_like(total)
+    boxed = [number for number, row in enumerate(cues.rows) if row["operator"] == "region"]
+    for at, image_id in enumerate(images["image_id"].to_pylist()):
+        own = boxes.object(image_id, audit.words(classes[labels[at]]))
+        if not len(own):
+            continue
+        for number in boxed:
+            if not cues.present[at, number]:
+                continue
+            found = boxes.cue(image_id, cues.rows[number]["cue_id"])
+            if len(found):
+                covered = np.minimum(intersection(found, own).sum(axis=1), area(found)).sum() / max(area(found).sum(), 1e-12)
+                total[labels[at], number] += covered
+                n[labels[at], number] += 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(n > 0, total / n, np.nan)
+
+
+def top_k_gaps(
+    cues: Cues, half: NDArray[np.bool_], labels: NDArray, predicted: NDArray, n_classes: int, audit: Audit
+) -> dict[str, Reals]:
+    """SpurLens' gaps with the K highest and lowest presence scores, and the best of as many random orderings."""
+    scores, y, p = cues.scores[half], labels[half], predicted[half]
+    k, n_cues = audit.measure.top_k, len(cues.rows)
+    finite = np.nan_to_num(scores, neginf=-1.0, nan=-1.0)
+    pa, hr = spurlens.top_k_gaps(finite, y, p, n_classes, np.random.default_rng([audit.seed, 23]), k)
+    null = {name: np.full((n_classes, n_cues), np.nan) for name in ("null_pa_gap_top_k", "null_hr_gap_top_k")}
+    for c in range(n_classes):
+        rng = np.random.default_rng([audit.seed, 29, c])
+        for name, members in (("null_pa_gap_top_k", y == c), ("null_hr_gap_top_k", y != c)):
+            if n_cues and members.sum() >= 2:
+                null[name][c] = spurlens.matched_null((p[members] == c).astype(np.float64), n_cues, rng, k).expected
+    return {"pa_gap_top_k": pa, "hr_gap_top_k": hr, **null}
+
+
+def ravl_columns(
+    cues: Cues,
+    images: pa.Table,
+    regions: pa.Table,
+    assignments: pa.Table,
+    labels: NDArray,
+    predicted: NDArray,
+    classes: Sequence[str],
+    audit: Audit,
+    encoder: RegionEncoder | None,
+    cache: Path,
+    count: Callable[[str, int], None],
+) -> dict[str, dict[str, Reals]]:
+    """RaVL's weighted gap of each class, its total and the cluster's influence, for the cues that are clusters."""
+    shape = (len(classes), len(cues.rows))
+    names = ("ravl_gap", "ravl_total_gap", "ravl_influence")
+    result = {split: {name: np.full(shape, np.nan) for name in names} for split in ("selection", "estimation")}
+    numbered = [(n, int(row["cue_id"].partition(":")[2])) for n, row in enumerate(cues.rows) if row["kind"] == "unnamed"]
+    if not numbered or encoder is None:
+        return result
+    at = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}
+    where = np.array([at[image_id] for image_id in assignments["image_id"].to_pylist()])
+    member = assignments["cluster"].to_numpy()
+    n_clusters = int(member.max()) + 1
+    scores = None
+    if encoder.has_text:
+        words = text_embeddings(encoder, [PROMPT.format(audit.words(name)) for name in classes], cache, count)
+        scores = matrix(regions["embedding"]) @ words.T
+    splits = np.array(images["split"].to_pylist())
+    for split, columns in result.items():
+        kept = (splits == split) | audit.no_split
+        position = np.cumsum(kept) - 1
+        inside = kept[where]
+        args = (member[inside], position[where[inside]])
+        seen = ravl.memberships(*args, labels[kept], predicted[kept], n_clusters, len(classes))
+        gap = ravl.performance_gap(seen.n_in, seen.correct_in, seen.n_out, seen.correct_out)
+        influence = np.full(n_clusters, np.nan)
+        if scores is not None:
+            influence = ravl.influence(*args, scores[inside], labels[kept], predicted[kept], gap.by_label)
+        for number, cluster in numbered:
+            columns["ravl_gap"][:, number] = gap.by_label[cluster]
+            columns["ravl_total_gap"][:, number] = gap.total[cluster]
+            columns["ravl_influence"][:, number] = influence[cluster]
+    return result

@@ -1,0 +1,31 @@
+# Words to remember: demo, test, check, quick. Each sets up what it needs: a virtual environment in .venv, pinned.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test quick check format clean
+
+demo: .venv/ready
+	$(BIN)/cuescope demo
+
+test: .venv/ready
+	$(BIN)/pytest
+
+quick: .venv/ready
+	$(BIN)/pytest -m "not slow"
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch .venv/ready
+
+clean:
+	rm -rf .venv audits .cuescope

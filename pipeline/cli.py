@@ -1,0 +1,207 @@
+"""The command line. Every command imports what it needs when it runs, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+
+from pipeline.errors import UserError
+
+app = App(
+    name="cuescope",
+    help="""Find, verify and rank the spurious visual cues that a model leans on, class by class.
+
+    Start with `cuescope demo`, then `cuescope init IMAGE_FOLDER` for your own data: it writes a commented
+    configuration, which `cuescope discover` runs.
+    """,
+    help_epilogue="Exit codes: 0 done; 2 something for you to mend, said in one line; 1 a fault of Cuescope.",
+)
+planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
+app.command(planted)
+
+
+@app.command
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="the audit's folder")] = Path("audits/demo"),
+    prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
+) -> None:
+    """Run the audit that ships with Cuescope and show its top findings.
+
+    720 rendered pictures and a tiny CLIP that leans on four planted cues; no network, about a minute on two cores.
+    """
+    config = Path(__file__).parents[1] / "data" / "demo" / "audit.yaml"
+    if not config.is_file():
+        raise UserError(f"The demo's files are not at {config.parent}: run it from a clone of the repository.")
+    run(config, out, (), prefect)
+
+
+@app.command
+def discover(
+    config: Annotated[Path, Parameter(help="the configuration (YAML); paths in it are relative to its folder")],
+    *,
+    out: Annotated[Path | None, Parameter(help="the audit's folder; default audits/<name of the configuration>")] = None,
+    set: Annotated[tuple[str, ...], Parameter(help="change a line of the configuration: --set ablate.budget=5000")] = (),
+    prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
+) -> None:
+    """Audit a data set and a model: from images to ranked, evidenced findings.
+
+    Run it again with the same --out to go on where it stopped; nothing is computed twice.
+    """
+    run(config, out or Path("audits") / (config.stem if config.stem != "audit" else config.resolve().parent.name), set, prefect)
+
+
+def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool) -> None:
+    """Carry out an audit with progress in the terminal, then show it."""
+    from pipeline.config import Audit
+    from pipeline.progress import terminal
+
+    audit = Audit.from_yaml(config, list(overrides))
+    with terminal() as progress:
+        if prefect:
+            from flows.run import run_flow
+
+            run_flow(audit, out)
+        else:
+            from pipeline.chain import run_audit
+
+            run_audit(audit, out, progress)
+    show(out)
+
+
+@app.command
+def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: bool = False) -> None:
+    """Show the top findings of an audit as a table (or every finding as JSON)."""
+    from pipeline.store import AuditFolder
+
+    folder = AuditFolder.open(audit)
+    findings = folder.read("findings").to_pylist()
+    if json:
+        import json as encode
+
+        print(encode.dumps(findings, indent=1))
+        return
+    from rich.console import Console
+
+    from pipeline.report.terminal import print_findings
+
+    console = Console()
+    print_findings(console, folder.run(), findings)
+    report = folder.path / "report.html"
+    if report.is_file():
+        console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+
+
+@app.command
+def export(
+    audit: Annotated[Path, Parameter(help="an audit's folder")],
+    *,
+    to: Annotated[str, Parameter(help="label-studio or csv")],
+    out: Annotated[Path, Parameter(help="the file to write")],
+    set: Annotated[tuple[str, ...], Parameter(help="an option of the exporter: --set image_prefix=https://...")] = (),
+) -> None:
+    """Write an audit's findings for labelers."""
+    from pipeline.stages.export import export_audit
+    from pipeline.store import AuditFolder
+
+    for path in export_audit(AuditFolder.open(audit), to, out, list(set)):
+        print(path)
+
+
+@app.command
+def init(
+    images: Annotated[Path, Parameter(help="a folder with one folder of images a class")],
+    *,
+    out: Annotated[Path, Parameter(help="the configuration to write")] = Path("audit.yaml"),
+    force: Annotated[bool, Parameter(help="replace the file if it is there", negative="")] = False,
+) -> None:
+    """Write a commented configuration for a folder of images."""
+    from pipeline.init import write_configuration
+
+    write_configuration(images, out, force)
+    print(f"Wrote {out}. Read it, then run: cuescope discover {out}")
+
+
+@app.command
+def doctor(config: Annotated[Path | None, Parameter(help="also check this configuration")] = None) -> None:
+    """Say what is installed, which models are there, what would be downloaded, and what is wrong."""
+    from pipeline.doctor import diagnose
+
+    if not diagnose(config):
+        raise SystemExit(2)
+
+
+@planted.command
+def render(
+    out: Annotated[Path, Parameter(help="folder for the pictures")],
+    *,
+    number: Annotated[int, Parameter(help="how many")] = 100,
+    size: Annotated[int, Parameter(help="side in pixels")] = 96,
+    seed: int = 0,
+) -> None:
+    """Render pictures of the planted world, with their truth beside them."""
+    from pipeline.planted.demo import render_pictures
+
+    print(f"{render_pictures(out, number, size, seed)} pictures in {out}")
+
+
+@planted.command
+def train(
+    what: Annotated[Literal["clip", "detector", "mllm"], Parameter(help="which tiny model")],
+    *,
+    out: Annotated[Path, Parameter(help="folder of the models")] = Path("data/models"),
+    minutes: Annotated[float | None, Parameter(help="how long; default as the model's card says")] = None,
+    seed: int = 0,
+) -> None:
+    """Train a tiny model on the rendered world (the detector needs the CLIP)."""
+    from pipeline.planted.train import train_model
+
+    train_model(what, out, minutes, seed)
+
+
+@planted.command
+def demo_data(
+    out: Annotated[Path, Parameter(help="folder of the demo")] = Path("data/demo"),
+    *,
+    clip: Annotated[Path, Parameter(help="the tiny CLIP to fine-tune")] = Path("data/models/clip"),
+    seed: int = 0,
+) -> None:
+    """Render the demo's pictures and fine-tune its biased model."""
+    from pipeline.planted.demo import make_demo
+
+    make_demo(out, clip, seed)
+
+
+@planted.command
+def score(
+    audit: Annotated[Path, Parameter(help="an audit of planted pictures")],
+    *,
+    truth: Annotated[Path | None, Parameter(help="default: truth.yaml beside the audited pictures")] = None,
+) -> None:
+    """Hold an audit against the planted truth: per class the planted cue, its rank and verdict. Exit code 1 if it fails."""
+    from pipeline.planted.score import print_score
+
+    if not print_score(audit, truth):
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """The console script."""
+    from pipeline.quiet import quieten
+
+    quieten()
+    try:
+        app()
+    except UserError as error:
+        print(f"cuescope: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("cuescope: stopped. What was computed is kept; the same command goes on from there.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""`cuescope init`: a commented configuration for a folder of images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.sources.folder import folder
+from pipeline.store import write_text
+
+TEMPLATE = """\
+# Cuescope: what to audit and how. Paths are relative to this file. `cuescope doctor {name}` checks it.
+
+data:
+  source: folder            # one folder of images a class
+  path: {path}              # {summary}
+
+# The model under test: here a zero-shot CLIP whose classes are the folders' names.
+# Weights are downloaded once (ViT-B-32: 605 MB); "local-dir:PATH" uses a folder on this machine instead.
+model:
+  kind: open_clip
+  name: ViT-B-32
+  pretrained: laion2b_s34b_b79k
+
+# Captions are where candidate cues come from. `caption: none` leaves only measured properties and unnamed regions.
+caption:
+  kind: transformers
+  name: HuggingFaceTB/SmolVLM-256M-Instruct    # 513 MB
+
+propose:
+  kind: captions            # phrases that captions of a class use more than others; no language model needed
+  # kind: openai            # a language model: any OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY
+  # model: gpt-4o-mini
+  # budget: {{calls: 200}}
+
+# Finds the proposed things. ultralytics is AGPL-3.0; `detect: none` does without it.
+detect:
+  kind: yolo_world
+  name: yolov8s-worldv2.pt  # 26 MB; a .pt file is a pickle: download it from ultralytics and from nobody else
+  text_model: ViT-B-32
+  text_pretrained: openai
+  trust_pickle: true
+
+# Embeds regions, for cues that nobody has a word for.
+embed:
+  kind: open_clip
+  name: ViT-B-32
+  pretrained: laion2b_s34b_b79k
+  regions: roi_align        # or crops: slower, sharper
+
+ablate:
+  fills: [mean, blur, inpaint]   # more than one, because a fill is itself a cue
+  budget: 20000                  # most edited images shown to the model
+  images: 40                     # images an experiment
+
+rank:
+  q: 0.05                        # false-discovery rate of the confirmed findings
+  smallest_effect: 0.05          # effects below this are of no interest
+
+seed: 0
+"""
+
+
+def write_configuration(images: Path, out: Path, force: bool) -> None:
+    """Write a configuration for `images` to `out`.
+
+    Raises:
+        UserError: no class folders with images there, or `out` exists and `force` is off.
+    """
+    labels = sorted({item.label for item in folder(path=str(images))})
+    if len(labels) < 2:
+        raise UserError(f"data: {images} holds one class, '{labels[0]}'. A cue of a class shows against other classes.")
+    if out.exists() and not force:
+        raise UserError(f"{out} is there already. Give another name with --out, or replace it with --force.")
+    path = os.path.relpath(images.resolve(), out.resolve().parent)
+    shown = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
+    text = TEMPLATE.format(
+        name=out.name,
+        path=yaml.safe_dump(path, default_style=None).splitlines()[0],
+        summary=f"{len(labels)} classes: {shown}".replace("\n", " "),
+    )
+    write_text(out, text)

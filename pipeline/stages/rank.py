@@ -1,0 +1,263 @@
+"""rank: effects with intervals, one q-value a finding, a verdict, and an order by expected harm.
+
+- The effect of a direction is the share of predictions that the edit flips beyond what the placebo flips; its
+  interval is a bootstrap over groups of near-duplicate images and over fills (metrics/effects.py).
+- The p-value of a direction is a sign-flip test, on the class's score, of the hypothesis that the effect is at most
+  `rank.smallest_effect`; a finding's p is twice the smaller of its two directions' (Bonferroni).
+- q-values run over all (class, cue) pairs that were tested (Benjamini and Hochberg 1995, or Benjamini and Yekutieli 2001).
+- Harm is P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: what would change if the
+  cue no longer went with the class, among its images and among the others. The order is by its lower bound.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.config import Audit
+from pipeline.evidence.boxes import BoxFinder
+from pipeline.metrics.effects import FLIP_BOUNDS, Effect, paired_effect
+from pipeline.metrics.intervals import group_means
+from pipeline.metrics.tests import false_discovery, sign_flip
+from pipeline.records import table
+from pipeline.store import key_of
+
+VERSION = 1
+EVIDENCE_IMAGES = 8
+SAME_CUE = 0.6
+"""Two cues whose presence correlates this much (phi) are shown as one cue under two names."""
+USEFUL_POWER = 0.25
+"""An experiment that could not have seen an effect of this size proves nothing by seeing none."""
+
+NAN = float("nan")
+MEASURES = (
+    "log_odds_ratio", "log_odds_ratio_lower", "log_odds_ratio_upper", "cramers_v",
+    "pa_gap", "pa_gap_lower", "pa_gap_upper", "hr_gap", "hr_gap_lower", "hr_gap_upper",
+    "pa_gap_top_k", "hr_gap_top_k", "null_pa_gap_top_k", "null_hr_gap_top_k",
+    "ravl_gap", "ravl_influence", "object_overlap",
+    "n_class_with", "n_class_without", "n_other_with", "n_other_without",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction's experiment: effects in flips and in the class's score, and the p-value of the score's."""
+
+    flips: Effect
+    score: float
+    p: float
+
+
+def rank(
+    images: pa.Table,
+    attributes: pa.Table,
+    detections: pa.Table,
+    regions: pa.Table,
+    assignments: pa.Table,
+    cues: pa.Table,
+    presence: pa.Table,
+    measures: pa.Table,
+    edits: pa.Table,
+    untested: pa.Table,
+    *,
+    audit: Audit,
+    classes: Sequence[str],
+) -> dict[str, pa.Table]:
+    """The table `findings`: every pair that was proposed, tested or recognised as core, class by class, worst first."""
+    known = {row["cue_id"]: row for row in cues.to_pylist()}
+    halves = measures.to_pylist()
+    numbers = {(row["label"], row["cue_id"]): row for row in halves if row["split"] == "estimation"}
+    selected = {(row["label"], row["cue_id"]) for row in halves if row["selected"]}
+    phrases = set(zip(attributes["label"].to_pylist(), attributes["phrase"].to_pylist(), strict=True))
+    experiments = effects(edits, audit)
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in untested.to_pylist():
+        reasons[row["label"], row["cue_id"]].append(f"{row['direction']}: {row['reason']}")
+    boxes = BoxFinder(list(known.values()), detections, regions, assignments)
+    seen = Seen(images, presence, list(known))
+    rows: list[dict[str, Any]] = []
+    for (label, cue_id), measured in numbers.items():
+        cue = known[cue_id]
+        core = measured["object_overlap"] > audit.rank.core_overlap and measured["log_odds_ratio_lower"] > 0
+        proposed = cue["kind"] == "named" and (label, cue["name"]) in phrases
+        if not ((label, cue_id) in selected or core or proposed):
+            continue
+        both = experiments.get((label, cue_id), {})
+        rows.append(
+            _finding(label, cue, measured, both, core, reasons[label, cue_id], seen.evidence(label, cue_id, audit), boxes)
+        )
+    for row, q in zip(rows, false_discovery([row["p"] for row in rows], method=audit.rank.correction), strict=True):
+        row["q"] = float(q)
+        row["verdict"], row["why"] = verdict(row, audit, reasons[row["label"], row["cue_id"]])
+    ordered: list[dict[str, Any]] = []
+    for label in classes:
+        mine = sorted((row for row in rows if row["label"] == label), key=_worst_first)
+        for place, row in enumerate(mine):
+            row["rank"] = place + 1
+            row["same_as"] = next((above["cue_id"] for above in mine[:place] if seen.same(above["cue_id"], row["cue_id"])), "")
+        ordered += mine
+    return {"findings": table("findings", ordered)}
+
+
+def effects(edits: pa.Table, audit: Audit) -> dict[tuple[str, str], dict[str, Direction]]:
+    """(class, cue) to the directions that were tested."""
+    rows: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in edits.to_pylist():
+        rows[row["label"], row["cue_id"], row["direction"]].append(row)
+    result: dict[tuple[str, str], dict[str, Direction]] = defaultdict(dict)
+    for (label, cue_id, direction), mine in rows.items():
+        seed = [audit.seed, int(key_of(label, cue_id, direction)[:12], 16)]
+        result[label, cue_id][direction] = measure_direction(mine, direction, audit.rank.smallest_effect, seed)
+    return result
+
+
+def measure_direction(rows: list[dict[str, Any]], direction: str, smallest: float, seed: list[int]) -> Direction:
+    """The effect of one experiment from its rows of `edits`."""
+    images = sorted({row["image_id"] for row in rows})
+    fills = sorted({row["fill"] for row in rows})
+    at = {(image, fill): (i, f) for i, image in enumerate(images) for f, fill in enumerate(fills)}
+    shape = (len(images), len(fills))
+    after = {arm: {what: np.full(shape, np.nan) for what in ("hit", "score")} for arm in ("edit", "placebo")}
+    before = {what: np.zeros(len(images)) for what in ("hit", "score")}
+    groups = np.empty(len(images), dtype=object)
+    for row in rows:
+        place = at[row["image_id"], row["fill"]]
+        groups[place[0]] = row["group"]
+        for what in ("hit", "score"):
+            after[row["arm"]][what][place] = float(row[f"{what}_after"])
+            before[what][place[0]] = float(row[f"{what}_before"])
+    turn: Literal["fall", "rise"] = "fall" if direction == "removal" else "rise"
+    names = groups.astype(str)
+    flips = paired_effect(
+        after["edit"]["hit"], after["placebo"]["hit"], before["hit"], names, np.random.default_rng(seed),
+        direction=turn, bounds=FLIP_BOUNDS,
+    )  # fmt: skip
+    sign = 1 if turn == "fall" else -1
+    per_image = np.nanmean(sign * (after["placebo"]["score"] - after["edit"]["score"]), axis=1)
+    per_group = group_means(per_image, names)
+    p = float(sign_flip(per_group - smallest, np.random.default_rng([*seed, 1])))
+    return Direction(flips, float(np.mean(per_group)), p)
+
+
+def _finding(
+    label: str,
+    cue: dict[str, Any],
+    measured: dict[str, Any],
+    both: dict[str, Direction],
+    core: bool,
+    reasons: list[str],
+    evidence: list[str],
+    boxes: BoxFinder,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "finding_id": key_of(label, cue["cue_id"])[:12],
+        "rank": 0,
+        "label": label,
+        "cue_id": cue["cue_id"],
+        "cue": cue["name"],
+        "cue_type": cue["cue_type"],
+        "kind": cue["kind"],
+        "source": cue["source"],
+        "verdict": "core" if core else "",
+        "why": "",
+        "q": NAN,
+        "same_as": "",
+        "evidence_ids": evidence,
+        "evidence_boxes": [boxes.cue(image_id, cue["cue_id"]).tolist() for image_id in evidence],
+        **{name: measured[name] for name in MEASURES},
+    }
+    for name in ("removal", "insertion"):
+        tested = both.get(name)
+        row[f"{name}_effect"] = tested.flips.estimate if tested else NAN
+        row[f"{name}_effect_lower"] = tested.flips.lower if tested else NAN
+        row[f"{name}_effect_upper"] = tested.flips.upper if tested else NAN
+        row[f"{name}_n"] = tested.flips.n if tested else 0
+        row[f"{name}_p"] = tested.p if tested else NAN
+        row[f"{name}_score_effect"] = tested.score if tested else NAN
+    row["fill_spread"] = both["removal"].flips.fill_spread if "removal" in both else NAN
+    row["smallest_effect"] = min((tested.flips.smallest for tested in both.values()), default=NAN)
+    row["p"] = NAN if core or not both else min(1.0, len(both) * min(tested.p for tested in both.values()))
+    row["prevalence_class"] = _share(measured["n_class_with"], measured["n_class_without"])
+    row["prevalence_other"] = _share(measured["n_other_with"], measured["n_other_without"])
+    for end in ("", "_lower", "_upper"):
+        parts = (
+            row["prevalence_class"] * row[f"removal_effect{end}"],
+            (1 - row["prevalence_other"]) * row[f"insertion_effect{end}"],
+        )
+        kept = [max(part, 0.0) if end else part for part in parts if not np.isnan(part)]
+        row[f"harm{end}"] = float(sum(kept)) if kept else NAN
+    return row
+
+
+def _share(with_cue: int, without: int) -> float:
+    return with_cue / (with_cue + without) if with_cue + without else NAN
+
+
+def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str, str]:
+    """The verdict on a finding whose q-value is known, and its reason in a sentence."""
+    if row["verdict"] == "core":
+        share = f"{100 * row['object_overlap']:.0f} %"
+        return "core", f"{share} of it lies in the box of the {row['label']} itself: a part of the object is no spurious cue."
+    untested = f" Not tested: {'; '.join(reasons)}." if reasons else ""
+    if np.isnan(row["p"]):
+        return "inconclusive", f"No experiment was made.{untested or ' The data showed no sign worth one.'}"
+    directions = [name for name in ("removal", "insertion") if not np.isnan(row[f"{name}_p"])]
+    best = min(directions, key=lambda name: row[f"{name}_p"])
+    if row["q"] <= audit.rank.q and row[f"{best}_effect_lower"] > 0:
+        what = "Taking it out loses" if best == "removal" else "Putting it in wins"
+        return "confirmed", (
+            f"{what} predictions beyond the placebo, by more than {audit.rank.smallest_effect:g} (q = {row['q']:.2g}).{untested}"
+        )
+    power = f"an effect of {100 * row['smallest_effect']:.0f} points or more would have been seen"
+    if row["log_odds_ratio_lower"] > 0 and row["smallest_effect"] <= USEFUL_POWER:
+        return "associated only", (
+            f"It goes with the class in the data, but the model's answers don't depend on it: {power}.{untested}"
+        )
+    return "inconclusive", f"No effect beyond the placebo was shown; {power}.{untested}"
+
+
+def _worst_first(row: dict[str, Any]) -> tuple[Any, ...]:
+    order = {"confirmed": 0, "associated only": 1, "inconclusive": 1, "core": 2}[row["verdict"]]
+    lower, harm = (-1.0 if np.isnan(row[name]) else row[name] for name in ("harm_lower", "harm"))
+    return order, -lower, -harm, row["kind"] == "unnamed", row["cue_id"]
+
+
+class Seen:
+    """Presence in the estimation half, for evidence images and for cues that are one."""
+
+    def __init__(self, images: pa.Table, presence: pa.Table, cue_ids: list[str]) -> None:
+        self.ids: list[str] = images["image_id"].to_pylist()
+        self.labels = np.array(images["label"].to_pylist(), dtype=object)
+        self.half = np.array(images["split"].to_pylist()) == "estimation"
+        self.at = {cue_id: number for number, cue_id in enumerate(cue_ids)}
+        shape = (len(self.ids), len(cue_ids))
+        self.scores = presence["score"].to_numpy().reshape(shape)
+        self.present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(shape)
+        self.correlation = phi(self.present)
+
+    def evidence(self, label: str, cue_id: str, audit: Audit) -> list[str]:
+        """Images of the class that show the cue best, of the estimation half."""
+        column = self.at[cue_id]
+        mine = (self.labels == label) & self.present[:, column] & (self.half | audit.no_split)
+        order = sorted(np.flatnonzero(mine), key=lambda i: (-self.scores[i, column], self.ids[i]))
+        return [self.ids[i] for i in order[:EVIDENCE_IMAGES]]
+
+    def same(self, a: str, b: str) -> bool:
+        """Whether two cues are in the same images."""
+        return bool(self.correlation[self.at[a], self.at[b]] >= SAME_CUE)
+
+
+def phi(present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Correlation of yes-or-no columns with each other (cues, cues); 0 for a constant column."""
+    values = present.astype(np.float64)
+    values -= values.mean(axis=0)
+    norm = np.linalg.norm(values, axis=0)
+    product = values.T @ values
+    scale = np.outer(norm, norm)
+    return np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
