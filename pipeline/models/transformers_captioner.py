@@ -150,7 +150,16 @@ class TransformersCaptioner:
         from transformers import AutoModelForImageTextToText
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
-        return self._from_pretrained(AutoModelForImageTextToText, dtype=dtype).eval().to(self._on)
+        model, info = self._from_pretrained(
+            AutoModelForImageTextToText, dtype=dtype, output_loading_info=True
+        )
+        if info["missing_keys"]:  # transformers would go on with random numbers in their place
+            first = sorted(info["missing_keys"])[0]
+            raise UserError(
+                f"caption: the weights in {self._name} lack {len(info['missing_keys'])} of the model's "
+                f"tensors ({first}, ...). Get or save the model again."
+            )
+        return model.eval().to(self._on)
 
     @cached_property
     def _answers(self) -> tuple[list[int], list[int]]:
@@ -195,13 +204,20 @@ class TransformersCaptioner:
         return inputs.to(self._on, self._model.dtype)
 
     def _from_pretrained(self, kind: Any, **options: Any) -> Any:
+        from transformers.utils import logging
+
+        bars = logging.is_progress_bar_enabled()
         offline = Path(self._name).is_dir() or any(
             os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
             for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
         )
+        logging.disable_progress_bar()  # the audit shows its own
         try:
             return kind.from_pretrained(self._name, local_files_only=offline, **options)
         except Exception as error:  # transformers, torch, safetensors and the hub raise many types
             reason = " ".join(str(error).split())[:300]
             hint = "" if Path(self._name).is_dir() else " Without a network, give a folder on this machine."
             raise UserError(f"caption: the model {self._name} can't be loaded: {reason}{hint}") from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
