@@ -1,8 +1,14 @@
-"""Which device a model runs on."""
+"""Which device a model runs on, and how much at once."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from pipeline.errors import UserError
+
+Batch = Annotated[int, Field(ge=1)]  # how many items go through a model together
 
 
 def pick(device: str) -> str:

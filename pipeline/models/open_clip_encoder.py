@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.geometry import Boxes, as_boxes, to_pixels
 from pipeline.images import RGB
 from pipeline.models import fingerprints
+from pipeline.models.devices import Batch
 from pipeline.models.open_clip_loading import ClipSource, LoadedClip, Precision, chunks, unit
 from pipeline.models.protocols import Floats
 
@@ -26,9 +28,9 @@ def open_clip_encoder(
     name: str,
     pretrained: str | None = None,
     regions: Literal["roi_align", "crops"] = "roi_align",
-    context: float = 0.0,
+    context: Annotated[float, Field(ge=0)] = 0.0,
     precision: Precision = "fp32",
-    batch: int = 64,
+    batch: Batch = 64,
 ) -> OpenClipEncoder:
     """Embeddings by any open_clip model.
 
@@ -59,7 +61,7 @@ class OpenClipEncoder:
     has_text = True
 
     def __init__(self, source: ClipSource, regions: str, context: float, device: str, batch: int) -> None:
-        self._source, self._regions, self._context = source, regions, max(context, 0.0)
+        self._source, self._regions, self._context = source, regions, context
         self._device, self._batch = device, batch
         options = {"source": source.fingerprint, "regions": regions}
         if regions == "crops":

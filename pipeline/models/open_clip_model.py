@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.images import RGB
 from pipeline.models import fingerprints
+from pipeline.models.devices import Batch
 from pipeline.models.open_clip_loading import ClipSource, LoadedClip, Precision, check_templates
 from pipeline.models.protocols import Floats
 
@@ -30,7 +31,7 @@ def open_clip_classifier(
     pretrained: str | None = None,
     templates: Sequence[str] = TEMPLATES,
     precision: Precision = "fp32",
-    batch: int = 64,
+    batch: Batch = 64,
 ) -> OpenClipClassifier:
     """Zero-shot classification by CLIP (Radford et al. 2021, section 3.1).
 

@@ -7,13 +7,15 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.images import RGB
 from pipeline.models import devices, fingerprints
+from pipeline.models.devices import Batch
 from pipeline.models.protocols import Floats
 
 PROMPT = "Describe the image."
@@ -29,9 +31,9 @@ def transformers_captioner(
     *,
     name: str,
     prompt: str = PROMPT,
-    max_new_tokens: int = 60,
+    max_new_tokens: Annotated[int, Field(ge=1)] = 60,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    batch: int = 16,
+    batch: Batch = 16,
 ) -> TransformersCaptioner:
     """Captions by greedy decoding.
 

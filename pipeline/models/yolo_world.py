@@ -13,14 +13,16 @@ import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.geometry import from_pixels
 from pipeline.images import RGB
 from pipeline.models import devices, fingerprints
+from pipeline.models.devices import Batch
 from pipeline.models.open_clip_loading import ClipSource, LoadedClip, check_templates, chunks
 from pipeline.models.protocols import Detections, Floats
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Share = Annotated[float, Field(ge=0, le=1)]
 TEMPLATES = ("a photo of a {}",)
 CANDIDATES = 30_000  # most (place, phrase) pairs of an image that enter suppression; ultralytics' number
 
@@ -40,11 +43,11 @@ def yolo_world(
     text_model: str,
     text_pretrained: str | None = None,
     templates: Sequence[str] = TEMPLATES,
-    floor: float = 0.02,
-    image_size: int = 0,
-    iou: float = 0.6,
-    max_per_image: int = 100,
-    batch: int = 32,
+    floor: Share = 0.02,
+    image_size: Annotated[int, Field(ge=0)] = 0,
+    iou: Share = 0.6,
+    max_per_image: Annotated[int, Field(ge=1)] = 100,
+    batch: Batch = 32,
     trust_pickle: bool = False,
 ) -> YoloWorld:
     """YOLO-World (Cheng et al. 2024), driven by text embeddings of an open_clip model.

@@ -181,3 +181,20 @@ def test_damaged_weights_are_said_plainly(clip, tmp_path):
 def test_a_device_that_is_not_there_is_said_plainly(clip, device):
     with pytest.raises(UserError, match="device"):
         ClipSource(clip("resnet")).load(device)
+
+
+@pytest.mark.parametrize(
+    ("seam", "kind", "options", "option"),
+    [
+        ("model", "open_clip", {"name": "x", "batch": 0}, "batch"),
+        ("embed", "open_clip", {"name": "x", "context": -0.1}, "context"),
+        ("embed", "open_clip", {"name": "x", "regions": "crop"}, "regions"),
+        ("caption", "transformers", {"name": "x", "max_new_tokens": 0}, "max_new_tokens"),
+        ("detect", "yolo_world", {"name": "x", "text_model": "y", "floor": 2}, "floor"),
+    ],
+)
+def test_options_out_of_range_are_refused_in_the_configuration(seam, kind, options, option):
+    from pipeline.models import registry
+
+    with pytest.raises(UserError, match=option):
+        registry.check_options(seam, kind, options)
