@@ -1,0 +1,51 @@
+"""What a report is made of: rows of the audit's tables and small pictures, with nothing left to look up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Triple:
+    """One image of an ablation: before, edited, and the placebo edit, with the class's score (share) at each.
+
+    `place` says where its effect stands among the images of the experiment: strongest, typical or weakest.
+    The pictures are data URIs.
+    """
+
+    finding_id: str
+    direction: str  # removal | insertion
+    fill: str
+    place: str
+    image_id: str
+    before: str
+    after: str
+    placebo: str
+    score_before: float
+    score_after: float
+    score_placebo: float
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report shows; every list may be empty.
+
+    `run` is run.json. `findings`, `untested`, `quarantine`, `attributes` and `cues` hold rows of those tables;
+    `effects` the effect by fill: finding_id, fill, direction, estimate (share in [-1, 1]), n. `images` maps an
+    image id to its row (path, label, width, height), `thumbs` to a data URI of its picture.
+    """
+
+    run: dict[str, Any]
+    findings: Rows
+    effects: Rows = field(default_factory=list)
+    untested: Rows = field(default_factory=list)
+    quarantine: Rows = field(default_factory=list)
+    attributes: Rows = field(default_factory=list)
+    cues: Rows = field(default_factory=list)
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    thumbs: dict[str, str] = field(default_factory=dict)
+    triples: list[Triple] = field(default_factory=list)
+    pictures_left_out: int = 0  # findings whose pictures would have made the file too large

@@ -1,0 +1,163 @@
+"""A finding in plain words: shares become "of 100", signs become words, missing numbers become no claim at all."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Row = Mapping[str, Any]
+
+DASH = "–"
+PLAIN_NAME = re.compile(r"[^\W\d_]+(?:[ ][^\W\d_]+)*")  # letters and single spaces: what can be inflected
+ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
+
+
+def number(value: Any) -> float:
+    """A cell as a float: null and text become NaN."""
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def of_100(share: float, signed: bool = False) -> str:
+    """A share in [-1, 1] as a count of 100: whole numbers from 1 on, one decimal below, a dash where not measured."""
+    if not math.isfinite(share):
+        return DASH
+    points = abs(share) * 100
+    text = f"{points:.0f}" if points >= 0.95 else f"{points:.1f}".removesuffix(".0")
+    if text == "0":
+        return "0"
+    sign = "−" if share < 0 else "+" if signed else ""
+    return sign + text
+
+
+def interval(lower: float, upper: float) -> str:
+    """The bounds of an interval of shares, for example `(22 to 40)`; empty where either is missing."""
+    if not (math.isfinite(lower) and math.isfinite(upper)):
+        return ""
+    return f"({of_100(lower)} to {of_100(upper)})"
+
+
+def decimal(value: Any, digits: int = 2) -> str:
+    """A number with a real minus sign; a dash where not measured."""
+    value = number(value)
+    if not math.isfinite(value):
+        return DASH if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def small(value: Any) -> str:
+    """A p- or q-value with two significant digits, or `<0.001`."""
+    value = number(value)
+    if math.isnan(value):
+        return DASH
+    return "<0.001" if value < 0.001 else f"{value:.2g}" if value < 0.0995 else f"{value:.2f}"
+
+
+@functools.cache
+def _inflect() -> Any:
+    import inflect  # slow to import; needed only where a report is written
+
+    return inflect.engine()
+
+
+def words(name: str) -> str:
+    """A label as words: underscores and hyphens become spaces, control characters go."""
+    spaced = re.sub(r"[_\-\s]+", " ", "".join(c for c in name if c.isprintable() or c.isspace())).strip()
+    return spaced or "(no name)"
+
+
+def _countable(name: str) -> bool:
+    return bool(PLAIN_NAME.fullmatch(name)) and name.isascii() and len(name) <= 40
+
+
+def _is_plural(name: str) -> bool:
+    # inflect takes bus, iris and grass for plurals; labels are singular far more often
+    return bool(_inflect().singular_noun(name)) and not name.endswith(("us", "is", "as", "ss", "lens"))
+
+
+@functools.cache
+def plural(label: str) -> str:
+    """`boat` as `boats`; a name that is no plain word as `images of “name”`."""
+    name = words(label)
+    if not _countable(name):
+        return f"images of “{name}”"
+    return name if _is_plural(name) else _inflect().plural_noun(name)
+
+
+@functools.cache
+def one(label: str) -> str:
+    """`boat` as `a boat`, `owl` as `an owl`; a name that is no plain word in quotes."""
+    name = words(label)
+    if not _countable(name):
+        return f"“{name}”"
+    return name if _is_plural(name) else _inflect().a(name)
+
+
+def manner(finding: Row, operator: str = "") -> str:
+    """How a cue is ablated: region, background or property. Without `operator` (of the cues table), by its type."""
+    if operator:
+        return operator.partition(":")[0]
+    if finding["kind"] == "unnamed" or finding["cue_type"] in ("Co-occurring Objects", "Shape", ""):
+        return "region"
+    return "background" if finding["cue_type"] == "Background" else "property"
+
+
+def conditions(finding: Row, operator: str = "") -> tuple[str, str]:
+    """The two experiments in words: what removal is ("Without the buoy"), what insertion is ("With the buoy pasted in")."""
+    name = ARTICLE.sub("", words(str(finding["cue"]))) or words(str(finding["cue"]))
+    how = manner(finding, operator)
+    if how == "property":
+        return f"With “{name}” undone", f"With “{name}” applied"
+    if finding["kind"] == "unnamed":
+        return f"Without the regions “{name}”", f"With a region “{name}” pasted in"
+    if how == "background":
+        if "background" in name.lower():
+            return f"Without the {name}", f"With the {name}"
+        return f"Without the {name} in the background", f"With the {name} as background"
+    return f"Without the {name}", f"With the {name} pasted in"
+
+
+def _claim(start: str, rest: str, finding: Row, direction: str) -> str:
+    """`{start} 31 more {rest} (22 to 40).`, with the sign in words; empty where the effect was not measured."""
+    effect, low, high = (number(finding[f"{direction}_effect{end}"]) for end in ("", "_lower", "_upper"))
+    if math.isnan(effect):
+        return ""
+    if of_100(effect) == "0":
+        return f"{start} no more {rest} than before {interval(low, high)}".rstrip() + "."
+    if effect < 0:
+        bounds, change = interval(-high, -low), f"{of_100(-effect)} fewer"
+    else:
+        bounds, change = interval(low, high), f"{of_100(effect)} more"
+    doubt = ", which may be chance" if bounds and low <= 0 <= high else ""
+    return f"{start} {change} {rest} {bounds}".rstrip() + f"{doubt}."
+
+
+def removal(finding: Row, operator: str = "") -> str:
+    """`Without the buoy the model misses 31 more of 100 boats (22 to 40).` Empty where removal was not measured."""
+    start = f"{conditions(finding, operator)[0]} the model misses"
+    return _claim(start, f"of 100 {plural(str(finding['label']))}", finding, "removal")
+
+
+def insertion(finding: Row, operator: str = "", subject: str = "the model") -> str:
+    """`With the buoy pasted in it calls 18 more of 100 other images a boat (12 to 25).` Empty where not measured."""
+    start = f"{conditions(finding, operator)[1]} {subject} calls"
+    return _claim(start, f"of 100 other images {one(str(finding['label']))}", finding, "insertion")
+
+
+def sentence(finding: Row, operator: str = "") -> str:
+    """Both experiments in plain words, or that neither was made."""
+    first = removal(finding, operator)
+    second = insertion(finding, operator, "it" if first else "the model")
+    untold = f"{words(str(finding['cue'])).capitalize()} was not put to the test on {plural(str(finding['label']))}."
+    return " ".join(text for text in (first, second) if text) or untold
+
+
+def harm(finding: Row) -> str:
+    """`8 of 100 predictions (5 to 11)`, or a dash."""
+    worth = number(finding["harm"])
+    if math.isnan(worth):
+        return DASH
+    bounds = interval(number(finding["harm_lower"]), number(finding["harm_upper"]))
+    return f"{of_100(worth)} of 100 predictions {bounds}".strip()
