@@ -95,8 +95,8 @@ def bird(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 
 def cat(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     dark = shade(color, -0.3)
-    side = 1 if rng.random() < 0.5 else 0.55
-    pen.line(((0.4, 0.82), (0.78, 0.7), (0.84, 0.3), (0.68 * side, 0.02)), dark, 0.17)
+    tip = rng.uniform(-0.1, 0.3)
+    pen.line(((0.4, 0.82), (0.78, 0.7), (0.86, 0.36), (0.94, tip)), dark, 0.17)
     pen.blob(((-0.5, 0.95), (-0.46, 0.4), (-0.24, 0.0), (0.24, 0.0), (0.46, 0.4), (0.5, 0.95), (0, 1)), color)
     pen.ellipse(0, 0.56, 0.22, 0.34, shade(color, 0.55))
     for x in (-0.2, 0.2):

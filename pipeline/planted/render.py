@@ -27,7 +27,7 @@ _CASTS = {
     "yellow": (1.15, 1.05, 0.48),
     "purple": (1.05, 0.58, 1.2),
 }
-_LIGHTS = {"normal": (1.0, 0.0), "dark": (0.42, -4.0), "bright": (0.95, 58.0), "spotlight": (1.12, 0.0)}  # gain, lift
+_LIGHTS = {"normal": (1.0, 0.0), "dark": (0.46, 0.0), "bright": (0.95, 58.0), "spotlight": (1.12, 0.0)}  # gain, lift
 
 
 @dataclass(frozen=True, eq=False)

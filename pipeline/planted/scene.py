@@ -165,7 +165,7 @@ def sample_scene(
     if roll is None:
         roll = float(rng.uniform(12, 28) * rng.choice((-1, 1))) if odd[1] < 0.1 else float(rng.uniform(-2.5, 2.5))
     if blur is None:
-        blur = float(rng.uniform(1.1, 2.0)) if odd[2] < 0.08 else float(rng.uniform(0, 0.3))
+        blur = float(rng.uniform(1.05, 1.6)) if odd[2] < 0.08 else float(rng.uniform(0, 0.3))
     if noise is None:
         noise = float(rng.uniform(0.08, 0.15)) if odd[3] < 0.08 else float(rng.uniform(0, 0.02))
     if lighting is None:
