@@ -1,5 +1,4 @@
-"""Presence x class: which cue goes with which class in the data, and where the model does worse or
-hallucinates.
+"""Presence x class: which cue goes with which class in the data, and where the model errs with it.
 
 All (class, cue) pairs at once: a sparse one-hot of the labels times the presence matrix, so the cost is one
 pass over the presence matrix, whatever the number of classes.
@@ -36,9 +35,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Gaps:
-    """Observed gaps of all pairs, each array (n_classes, n_cues), in [-1, 1]; NaN where a side has no
-    image.
-    """
+    """Observed gaps of all pairs, each array (n_classes, n_cues); NaN where a side has no image."""
 
     presence_accuracy: Interval  # accuracy on the class's images with the cue, less without
     hallucination: Interval  # share of other classes' images taken for the class with the cue, less without
@@ -50,9 +47,7 @@ class Gaps:
 
 
 def group_weights(groups: ArrayLike) -> Reals:
-    """Weight of each image (n,) with which a group of near-duplicates counts as one image: 1 / size of its
-    group.
-    """
+    """1 / size of its group for each image (n,): near-duplicates then count as one image."""
     _, member, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     return 1.0 / sizes[member]
 
@@ -104,18 +99,15 @@ def _counts(class_with: Reals, class_total: Reals, cue_total: Reals, total: floa
 
 
 def association(counts: Counts, level: float = 0.95) -> Interval:
-    """Log odds ratio of class and cue (n_classes, n_cues), with Haldane-Anscombe correction; NaN where
-    undefined.
-    """
+    """Log odds ratio of class and cue (n_classes, n_cues), Haldane-Anscombe corrected; NaN if undefined."""
     return log_odds_ratio(counts.table, level)
 
 
 def cramers_v(table: ArrayLike) -> Reals:
-    """Cramer's V in [0, 1] of contingency tables (..., rows, columns): sqrt(chi2 / (n min(rows - 1, columns
-    - 1))).
+    """Cramer's V in [0, 1] of contingency tables (..., rows, columns).
 
-    Cramer 1946, without bias correction: the V that RaVL controls in its planted sets. A zero margin gives
-    NaN.
+    sqrt(chi2 / (n min(rows - 1, columns - 1))), Cramer 1946, without bias correction: the V that RaVL
+    controls in its planted sets. A zero margin gives NaN.
     """
     table = np.asarray(table, float)
     n = table.sum((-2, -1))

@@ -1,6 +1,4 @@
-"""Bias-to-Text (Kim et al., CVPR 2024, arXiv 2301.11104): keywords of captions that go with wrong
-predictions.
-"""
+"""Bias-to-Text (Kim et al., CVPR 2024, arXiv 2301.11104): keywords of wrong images."""
 
 from __future__ import annotations
 
@@ -11,8 +9,7 @@ Reals = NDArray[np.float64]
 
 
 def clip_score(image_embeddings: ArrayLike, keyword_embeddings: ArrayLike, wrong: ArrayLike) -> Reals:
-    """CLIP score of each keyword: mean similarity to the wrongly predicted images less that to the right
-    ones.
+    """CLIP score of each keyword: mean similarity to the wrong images less that to the right ones.
 
     Args:
         image_embeddings: (n_images, d), images of one class; any length, normalised here.

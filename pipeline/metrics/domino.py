@@ -24,7 +24,7 @@ class Slices:
 
     membership: Reals  # (n_images, n_slices), share of the image among all components
     error: Reals  # (n_slices,), |max over classes of (prediction share - label share)|, in [0, 1]
-    label_shares: Reals  # (n_slices, n_classes)
+    label_shares: Reals  # (n_slices, n_classes); zeros for a component that lost all its images
     prediction_shares: Reals  # (n_slices, n_classes)
     n_iterations: int
     converged: bool
@@ -45,11 +45,10 @@ def find_slices(
     tolerance: float = 1e-3,
     variance_floor: float = 1e-6,
 ) -> Slices:
-    """Fit the mixture by expectation maximisation and return its worst slices. Defaults are those of the
-    authors' code.
+    """Fit the mixture by expectation maximisation and return its worst slices; the authors' defaults.
 
-    Components start from the cells of the confusion matrix, as there, where there are enough of them
-    (n_components at least n_classes squared); else from seeded far-apart examples (k-means++).
+    Components start from the cells of the confusion matrix, as there. The authors' code refuses fewer
+    components than cells; here the cells with the most images are then taken.
 
     Args:
         embeddings: (n_images, d).
@@ -71,7 +70,7 @@ def find_slices(
     if n_dimensions is not None:
         x = _principal(x, n_dimensions)
     n_components = min(n_components, len(x))
-    responsibility = _start(x, y, y_hat, n_components, confusion_noise, rng)
+    responsibility = _start(y, y_hat, n_components, confusion_noise, rng)
 
     bound, converged, iterations = -np.inf, False, 0
     parameters = _maximise(x, y, y_hat, responsibility, variance_floor)
@@ -114,25 +113,17 @@ def _principal(x: Reals, n_dimensions: int) -> Reals:
     return centred @ axes[:n_dimensions].T
 
 
-def _start(x: Reals, y: Reals, y_hat: Reals, k: int, noise: float, rng: np.random.Generator) -> Reals:
-    cells = y.shape[1] ** 2
-    if k >= cells:
-        confusion = (y[:, :, None] * y_hat[:, None, :]).reshape(len(y), cells)
-        responsibility = np.tile(confusion, (1, -(-k // cells)))[:, :k]
-        responsibility = responsibility / np.maximum(responsibility.sum(1, keepdims=True), _EPS)
-        responsibility = responsibility + noise * rng.random(responsibility.shape)
-    else:
-        scale = np.sqrt(x.var(0).sum())
-        joint = np.concatenate([x / max(scale, _EPS), y, y_hat], axis=1)
-        centres = joint[[rng.integers(len(joint))]]
-        distance = ((joint - centres[0]) ** 2).sum(1)
-        while len(centres) < k:
-            total = distance.sum()
-            chance = distance / total if total > 0 else None
-            centres = np.concatenate([centres, joint[[rng.choice(len(joint), p=chance)]]])
-            distance = np.minimum(distance, ((joint - centres[-1]) ** 2).sum(1))
-        nearest = ((joint**2).sum(1)[:, None] - 2 * joint @ centres.T + (centres**2).sum(1)).argmin(1)
-        responsibility = np.eye(k)[nearest] + noise * rng.random((len(x), k))
+def _start(y: Reals, y_hat: Reals, k: int, noise: float, rng: np.random.Generator) -> Reals:
+    n_classes = y.shape[1]
+    cells = np.arange(n_classes**2)
+    if k < len(cells):
+        occupied, size = np.unique(y.argmax(1) * n_classes + y_hat.argmax(1), return_counts=True)
+        cells = occupied[np.argsort(-size, kind="stable")][:k]
+    confusion = y[:, cells // n_classes] * y_hat[:, cells % n_classes]
+    responsibility = np.tile(confusion, (1, -(-k // len(cells))))[:, :k]
+    responsibility = responsibility / np.maximum(responsibility.sum(1, keepdims=True), _EPS)
+    # images of no kept cell start anywhere; the others are told apart by the noise alone
+    responsibility = responsibility + max(noise, _EPS) * rng.random(responsibility.shape)
     return responsibility / responsibility.sum(1, keepdims=True)
 
 

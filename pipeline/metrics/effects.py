@@ -1,6 +1,4 @@
-"""Effects of an ablation less its placebo: paired within images, groups counted once, fills as part of the
-doubt.
-"""
+"""Effects of an ablation less its placebo: paired within images, groups counted once, fills in doubt."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.metrics.intervals import (
+    as_columns,
     group_means,
     minimum_detectable_effect,
     percentile_bounds,
@@ -59,13 +58,13 @@ def paired_effect(
     n_permutations: int = 9999,
     level: float = 0.95,
 ) -> Effect:
-    """Mean over groups of (original - edited) - (original - placebo), each image averaged over its fills
-    first.
+    """Mean over groups of (original - edited) - (original - placebo), each image averaged over its fills.
 
     The original cancels from the effect; it is kept for the two changes. The interval is a two-level
-    bootstrap: groups and fills are resampled independently (the pigeonhole bootstrap of Owen 2007 for
-    crossed factors), so that fills that disagree widen it; groups alone with one fill. Bounds are expanded
-    percentiles (see `intervals`). p is the paired sign-flip test over groups, given these fills.
+    bootstrap: groups and fills are resampled independently (the pigeonhole bootstrap of Owen 2007 for crossed
+    factors), one fill fewer than there are, which makes their variance unbiased for so small a number (Rao
+    and Wu 1988). So fills that disagree widen it: with two, it spans both. Bounds are expanded percentiles
+    (see `intervals`). p is the paired sign-flip test over groups, given these fills.
 
     Args:
         edited, placebo: (n_images, n_fills) or (n_images,), scores after the edit and after the placebo with
@@ -78,12 +77,8 @@ def paired_effect(
             groups at its ends are then added to every resample, as Bonett and Price (2012) add to the paired
             table, so that a sample without a single flip doesn't get an interval of width 0.
     """
-    edited, placebo, original = (
-        np.asarray(edited, float),
-        np.asarray(placebo, float),
-        np.asarray(original, float),
-    )
-    edited, placebo = edited.reshape(len(original), -1), placebo.reshape(len(original), -1)
+    original = np.asarray(original, float)
+    edited, placebo = as_columns(np.asarray(edited, float)), as_columns(np.asarray(placebo, float))
     if edited.shape != placebo.shape:
         raise ValueError(f"edited {edited.shape} and placebo {placebo.shape} must have the same shape")
     sign = 1.0 if direction == "fall" else -1.0
@@ -146,12 +141,8 @@ def flips(
         target: without it any change counts. With a class index, only flips away from it (direction 'fall':
             images lost by removal) or to it ('rise': images taken for it by insertion).
     """
-    edited, placebo, original = (
-        np.asarray(edited, float),
-        np.asarray(placebo, float),
-        np.asarray(original, float),
-    )
-    edited, placebo = edited.reshape(len(original), -1), placebo.reshape(len(original), -1)
+    original = np.asarray(original, float)
+    edited, placebo = as_columns(np.asarray(edited, float)), as_columns(np.asarray(placebo, float))
 
     def hits(predicted: Reals, before: Reals) -> Reals:
         same = predicted == (before if target is None else target)
@@ -187,7 +178,9 @@ def _draws(
     """Bootstrap draws of the effect (n_resamples,). Each distinct mix of fills is averaged once."""
     n_groups, n_fills = len(np.unique(groups)), pairs.shape[1]
     rows = resample_counts(n_groups + len(padding), n_resamples, rng)
-    mixes, mix = np.unique(resample_counts(n_fills, n_resamples, rng), axis=0, return_inverse=True)
+    # one fill fewer than there are, so that the draws vary as much as a mean of that many fills does
+    fills = resample_counts(n_fills, n_resamples, rng, max(n_fills - 1, 1))
+    mixes, mix = np.unique(fills, axis=0, return_inverse=True)
     draws = np.empty(n_resamples)
     for index, weight in enumerate(mixes):
         chosen = mix.ravel() == index

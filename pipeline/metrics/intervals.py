@@ -12,9 +12,7 @@ Reals = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """An estimate and its bounds: arrays of one shape (0-d for one number). NaN where there is nothing to
-    measure.
-    """
+    """An estimate and its bounds: arrays of one shape (0-d for one number), NaN if not measured."""
 
     estimate: Reals
     lower: Reals
@@ -29,8 +27,7 @@ def normal_quantile(level: float) -> float:
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> Interval:
-    """Wilson's score interval for a share (Wilson 1927; Newcombe 1998a, method 3), without continuity
-    correction.
+    """Wilson's score interval for a share (Wilson 1927; Newcombe 1998a, method 3; no continuity correction).
 
     Args:
         successes: how many of `n`, in [0, n]; any shape, may be fractional (weighted counts).
@@ -53,10 +50,9 @@ def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> Interval:
 def newcombe_difference(
     k1: ArrayLike, n1: ArrayLike, k2: ArrayLike, n2: ArrayLike, level: float = 0.95
 ) -> Interval:
-    """Difference of two independent shares, k1/n1 - k2/n2, by the hybrid score method (Newcombe 1998b,
-    method 10).
+    """Difference of two independent shares, k1/n1 - k2/n2, by the hybrid score method.
 
-    Statistics in Medicine 17, 873-890. An empty side gives NaN.
+    Method 10 of Newcombe 1998b, Statistics in Medicine 17, 873-890. An empty side gives NaN.
     """
     p1, lower1, upper1 = wilson(k1, n1, level)
     p2, lower2, upper2 = wilson(k2, n2, level)
@@ -67,11 +63,11 @@ def newcombe_difference(
 
 
 def log_odds_ratio(table: ArrayLike, level: float = 0.95) -> Interval:
-    """Natural log of the odds ratio of 2 x 2 tables, with 0.5 added to every cell (Haldane 1956, Anscombe
-    1956).
+    """Natural log of the odds ratio of 2 x 2 tables, with 0.5 added to every cell.
 
-    The interval is Woolf's, on the corrected cells. The correction is made for all tables, not only those
-    with an empty cell, so that the estimate doesn't jump when a cell goes from 0 to 1.
+    The correction is Haldane's and Anscombe's (1956). The interval is Woolf's, on the corrected cells. The
+    correction is made for all tables, not only those with an empty cell, so that the estimate doesn't jump
+    when a cell goes from 0 to 1.
 
     Args:
         table: counts (..., 2, 2); rows in the class or not, columns cue present or not. A zero margin (no
@@ -88,9 +84,13 @@ def log_odds_ratio(table: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(estimate, estimate - half, estimate + half)
 
 
+def as_columns(values: Reals) -> Reals:
+    """(n,) as one column (n, 1); (n, m) as it is."""
+    return values[:, None] if values.ndim == 1 else values
+
+
 def group_means(values: ArrayLike, groups: ArrayLike) -> Reals:
-    """Mean of each group, in the order of the sorted group names: near-duplicates come out as one
-    observation.
+    """Mean of each group, in the order of the sorted names: near-duplicates come out as one observation.
 
     Args:
         values: (n,) or (n, m); NaN is left out.
@@ -103,7 +103,7 @@ def group_means(values: ArrayLike, groups: ArrayLike) -> Reals:
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     if len(member) != len(values):
         raise ValueError(f"{len(values)} values but {len(member)} groups")
-    columns = values.reshape(len(values), -1)
+    columns = as_columns(values)
     known = ~np.isnan(columns)
     sums = np.zeros((len(names), columns.shape[1]))
     counts = np.zeros_like(sums)
@@ -113,11 +113,9 @@ def group_means(values: ArrayLike, groups: ArrayLike) -> Reals:
         return (sums / counts).reshape((len(names), *values.shape[1:]))
 
 
-def resample_counts(n: int, n_resamples: int, rng: np.random.Generator) -> Reals:
-    """How often each of n observations is drawn in each bootstrap resample: (n_resamples, n), rows sum to
-    n.
-    """
-    draws = rng.integers(0, n, size=(n_resamples, n))
+def resample_counts(n: int, n_resamples: int, rng: np.random.Generator, n_drawn: int | None = None) -> Reals:
+    """How often each of n observations is drawn in each resample (n_resamples, n): n, or n_drawn, in all."""
+    draws = rng.integers(0, n, size=(n_resamples, n if n_drawn is None else n_drawn))
     flat = (draws + n * np.arange(n_resamples)[:, None]).ravel()
     return np.bincount(flat, minlength=n * n_resamples).reshape(n_resamples, n).astype(np.float64)
 
@@ -162,7 +160,7 @@ def cluster_bootstrap_mean(
     """
     means = group_means(values, groups)
     shape = means.shape[1:]
-    columns = means.reshape(len(means), -1)
+    columns = as_columns(means)
     known = ~np.isnan(columns)
     totals, filled = known.sum(0), np.where(known, columns, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):

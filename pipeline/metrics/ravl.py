@@ -1,5 +1,4 @@
-"""RaVL's discovery (Varma et al., NeurIPS 2024, arXiv 2411.04097, sec. 3.1), as the paper and its code
-compute it.
+"""RaVL's discovery (Varma et al., NeurIPS 2024, arXiv 2411.04097, sec. 3.1), as its code computes it.
 
 Clusters of regions are scored by how much the model's accuracy differs with and without them (performance
 gap) and by how often they hold the region that speaks most for a wrong prediction (influence).
@@ -28,9 +27,7 @@ class PerformanceGap(NamedTuple):
 
 
 class Memberships(NamedTuple):
-    """Images of each label with (in) and without (out) a region in each cluster, each (n_clusters,
-    n_labels).
-    """
+    """Images of each label with (in) and without (out) a region in each cluster: (n_clusters, n_labels)."""
 
     n_in: Reals
     correct_in: Reals
@@ -41,8 +38,9 @@ class Memberships(NamedTuple):
 def performance_gap(
     n_in: ArrayLike, correct_in: ArrayLike, n_out: ArrayLike, correct_out: ArrayLike
 ) -> PerformanceGap:
-    """Cluster performance gap: G_y = w_y (p_in - p_out), w_y = 2 min(n_in, n_out) / (n_in + n_out); G = sum
-    |G_y|.
+    """Cluster performance gap of each label, and in all.
+
+    G_y = w_y (p_in - p_out) with w_y = 2 min(n_in, n_out) / (n_in + n_out); G = sum of |G_y|.
 
     Args:
         n_in, correct_in: images of a label with a region in the cluster, and how many are predicted right;
@@ -102,8 +100,7 @@ def influence(
     predictions: ArrayLike,
     gaps: ArrayLike,
 ) -> Reals:
-    """Cluster influence H_c: of the wrong images that touch the cluster, the share whose top region lies in
-    it.
+    """Cluster influence H_c: share of the wrong images touching the cluster whose top region is in it.
 
     The top region of an image has the highest score for the *predicted* class. Only images of labels that do
     worse with the cluster count (a negative gap), label by label; H_c is the highest share among the labels.
@@ -164,18 +161,14 @@ def select(
 
 
 def rank_regions(embeddings: ArrayLike, clusters: ArrayLike, cluster: int, medoid: int) -> Indices:
-    """Regions of a cluster by falling similarity to its medoid (a region index); embeddings (n_regions, d),
-    unit length.
-    """
+    """Regions of a cluster by falling similarity to its medoid, a region index; unit embeddings (n, d)."""
     embeddings = np.asarray(embeddings, float)
     members = np.flatnonzero(np.asarray(clusters) == cluster)
     return members[np.argsort(-(embeddings[members] @ embeddings[medoid]), kind="stable")]
 
 
 def correlated_label(counts: Memberships, cluster: int) -> int:
-    """The label whose accuracy falls most when the cluster is absent; -1 if no label has images on both
-    sides.
-    """
+    """The label whose accuracy falls most when the cluster is absent; -1 if none has both sides."""
     with np.errstate(divide="ignore", invalid="ignore"):
         fall = (
             counts.correct_in[cluster] / counts.n_in[cluster]
@@ -190,11 +183,10 @@ def cluster_counts(n_labels: int) -> range:
 
 
 def silhouette(embeddings: ArrayLike, clusters: ArrayLike, block_size: int = 16_000_000) -> float:
-    """Mean silhouette (Rousseeuw 1987) at cosine distance clipped to [0, 1], as RaVL chooses its number of
-    clusters.
+    """Mean silhouette (Rousseeuw 1987) at cosine distance clipped to [0, 1].
 
-    Opposite directions are as far as perpendicular ones. Rows are taken in blocks, so no n x n matrix is
-    held.
+    RaVL chooses its number of clusters by it. Opposite directions are as far as perpendicular ones. Rows are
+    taken in blocks, so no n x n matrix is held.
 
     Args:
         embeddings: (n, d), unit length.
@@ -227,8 +219,6 @@ def silhouette(embeddings: ArrayLike, clusters: ArrayLike, block_size: int = 16_
 
 
 def best_clustering(embeddings: ArrayLike, clusterings: Iterable[ArrayLike]) -> int:
-    """Index of the clustering with the highest silhouette, the first of equals: RaVL's rule over
-    `cluster_counts`.
-    """
+    """Index of the clustering with the highest silhouette, the first of equals: RaVL's rule."""
     scores = [silhouette(embeddings, clusters) for clusters in clusterings]
     return int(np.nanargmax(scores))

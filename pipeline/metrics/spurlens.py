@@ -24,7 +24,7 @@ DEFAULT_K = 50
 _WORDS: dict[str, Answer] = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
 _ANY = r"(?<![\w-])(?<!\w['’])(yes|yeah|yep|no|nope)(?![\w-])(?!['’]\w)"
 # "Yes or No:" repeats the question; "no doubt" and "No. 5" are not answers
-_ECHO = re.compile(r"\b(yes|no)\W*(?:or|/|\|)\W*(yes|no)\b", re.IGNORECASE)
+_ECHO = re.compile(r"\b(yes|no)\W{0,5}(?:or|/|\|)\W{0,5}(yes|no)\b", re.IGNORECASE)
 _IDIOM = re.compile(
     r"\bno\s+(doubt|question|problem|wonder|idea|clue|one|longer)\b|\bno\.\s*\d", re.IGNORECASE
 )
@@ -36,7 +36,8 @@ _STATED = re.compile(
 )
 _LEADING = re.compile(r"[\W_]*" + _ANY, re.IGNORECASE)
 _ALONE = re.compile(
-    r"(?:[.!?:\n][\W_]*" + _ANY + r"[\"'*_)]*\s*(?=[.,;:!\n]|$)|,\s*" + _ANY + r"[\W_]*$)", re.IGNORECASE
+    r"(?:[.!?:\n][\W_]{0,8}" + _ANY + r"[\"'*_)]{0,4}\s?(?=[.,;:!\n]|$)|,\s?" + _ANY + r"[\W_]{0,8}$)",
+    re.IGNORECASE,
 )
 
 
@@ -128,7 +129,7 @@ def pa_gap(yes: ArrayLike, scores: ArrayLike, rng: np.random.Generator, k: int =
 
 
 def hr_gap(yes: ArrayLike, scores: ArrayLike, rng: np.random.Generator, k: int = DEFAULT_K) -> Gap:
-    """Hallucination rate gap: HR(V+) - HR(V-) on images that don't hold the object (sec. 3). Arguments as
+    """Hallucination rate gap: HR(V+) - HR(V-) on images without the object (sec. 3). Arguments as
     `pa_gap`.
     """
     return _top_less_bottom(yes, scores, k, rng)
@@ -142,8 +143,7 @@ def top_k_gaps(
     rng: np.random.Generator,
     k: int = DEFAULT_K,
 ) -> tuple[Reals, Reals]:
-    """PA and HR gaps of a classifier for every (class, cue): `pa_gap` and `hr_gap` of each pair, one sort a
-    cue.
+    """`pa_gap` and `hr_gap` of a classifier for every (class, cue), with one sort a cue.
 
     Predicting the class stands for the answer Yes: on the class's own images for PA, on all others for HR.
     Equals are ordered at random, once a cue, so the classes of a cue share that order.
@@ -179,9 +179,7 @@ def top_k_gaps(
 def _taken_at_the_end(
     order: Indices, labels: Indices, predictions: Indices, size: Indices, n: Indices
 ) -> Reals:
-    """(n_classes,): of the first size[c] images of `order` that are not of class c, how many are predicted
-    as c.
-    """
+    """(n_classes,): of the first size[c] images of `order` not of class c, how many are predicted as c."""
     # the end of class c stops after size[c] images of other classes, wherever its own images stand in the
     # order
     own = order[np.argsort(labels[order], kind="stable")]
@@ -242,9 +240,7 @@ def matched_null(
 
 
 def expected_best_of(n: int, sd: float) -> float:
-    """Mean of the largest of n independent normal gaps with mean 0 and standard deviation `sd`: the winner's
-    curse.
-    """
+    """The winner's curse: mean of the largest of n independent normal gaps, mean 0, deviation `sd`."""
     if n < 1:
         return float("nan")
     integrand = lambda x: x * n * stats.norm.pdf(x) * stats.norm.cdf(x) ** (n - 1)  # noqa: E731

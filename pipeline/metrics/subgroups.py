@@ -1,6 +1,4 @@
-"""How unequal a model's accuracy is over subgroups of a class: spread, drop from common to counter, worst
-group.
-"""
+"""How unequal a model's accuracy is over subgroups of a class: spread, common to counter, worst group."""
 
 from __future__ import annotations
 
@@ -81,8 +79,7 @@ def macro_std(groups: Subgroups) -> MacroStd:
 def common_counter_drop(
     correct: ArrayLike, labels: ArrayLike, common: ArrayLike, n_classes: int, level: float = 0.95
 ) -> GroupDrop:
-    """Drop from the common group (images with the cue usual for the class) to the counter group, with
-    Newcombe bounds.
+    """Drop from the common group (images with the class's usual cue) to the counter group.
 
     As CounterAnimal measures CLIPs (Wang et al., NeurIPS 2024, arXiv 2403.11497): classes weigh the same.
 
@@ -98,8 +95,7 @@ def common_counter_drop(
 
 
 def worst_group_accuracy(groups: Subgroups, minimum_size: int = 1) -> WorstGroup:
-    """Worst-group accuracy (Sagawa et al., ICLR 2020) over (class, subgroup) pairs of at least
-    `minimum_size` images.
+    """Worst-group accuracy (Sagawa et al., ICLR 2020) over groups of `minimum_size` images or more.
 
     Equals go to the larger group, which is the better evidence. No group of that size gives NaN and indices
     of -1.

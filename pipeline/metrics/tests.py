@@ -1,6 +1,4 @@
-"""Tests of significance: sign flips for paired effects, permutation and Fisher for gaps, strata,
-multiplicity.
-"""
+"""Tests of significance: sign flips for paired effects, permutation, Fisher, strata, many tests."""
 
 from __future__ import annotations
 
@@ -9,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+
+from pipeline.metrics.intervals import as_columns
 
 Reals = NDArray[np.float64]
 Alternative = Literal["greater", "two-sided"]
@@ -50,7 +50,7 @@ def sign_flip(
         0-d or (m,), in (0, 1]; NaN where a column has no value.
     """
     values = np.asarray(values, float)
-    columns = values.reshape(len(values), -1)
+    columns = as_columns(values)
     known = ~np.isnan(columns)
     filled = np.where(known, columns, 0.0)
     observed, scale = filled.sum(0), np.abs(filled).sum(0)
@@ -85,8 +85,8 @@ def permutation_gap(
     Returns:
         0-d or (m,), in (0, 1]; NaN where a cue is in all or none of the images.
     """
-    outcome, presence = np.asarray(outcome, float), np.asarray(presence, bool)
-    columns = presence.reshape(len(presence), -1).astype(np.float64)
+    outcome, presence = np.asarray(outcome, float), np.asarray(presence, float)
+    columns = as_columns(presence)
     n, n_with = len(outcome), columns.sum(0)
     centred = outcome - outcome.mean() if n else outcome
     # with the total fixed, the gap is a rising function of the sum of the centred outcomes among those with
@@ -105,10 +105,10 @@ def permutation_gap(
 def fisher_exact(
     k1: ArrayLike, n1: ArrayLike, k2: ArrayLike, n2: ArrayLike, alternative: Alternative = "greater"
 ) -> Reals:
-    """Fisher's exact p that the share k1/n1 is above (or differs from) k2/n2; arrays of any shape; NaN if a
-    side is empty.
+    """Fisher's exact p that the share k1/n1 is above (or differs from) k2/n2; NaN if a side is empty.
 
-    The one-sided p is the hypergeometric tail, computed for all pairs at once; the two-sided one is scipy's.
+    Arrays of any shape. The one-sided p is the hypergeometric tail, computed for all pairs at once; the
+    two-sided one is scipy's.
     """
     k1, n1, k2, n2 = np.broadcast_arrays(*(np.asarray(x, np.int64) for x in (k1, n1, k2, n2)))
     some = (n1 > 0) & (n2 > 0)
@@ -156,10 +156,10 @@ def cochran_mantel_haenszel(tables: ArrayLike, correction: bool = False) -> Stra
 
 
 def false_discovery(p: ArrayLike, method: Literal["bh", "by"] = "bh") -> Reals:
-    """q-values over one family of tests: Benjamini-Hochberg 1995, or Benjamini-Yekutieli 2001 under any
-    dependence.
+    """q-values over one family of tests.
 
-    NaN is "not tested": it stays NaN and doesn't count in the family.
+    Benjamini-Hochberg 1995, or Benjamini-Yekutieli 2001 under any dependence. NaN is "not tested": it stays
+    NaN and doesn't count in the family.
     """
     p = np.asarray(p, float)
     tested = ~np.isnan(p)

@@ -1,0 +1,148 @@
+"""Paired effects: the placebo cancels, groups count once, fills widen the interval, intervals cover."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.metrics.effects import FLIP_BOUNDS, flips, paired_effect
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_by_hand():
+    original = np.array([1.0, 0.8, 0.6])
+    edited = np.array([[0.2, 0.4], [0.3, 0.5], [0.5, np.nan]])
+    placebo = np.array([[0.9, 0.9], [0.8, 0.6], [0.6, 0.4]])
+    effect = paired_effect(edited, placebo, original, ["a", "b", "c"], rng())
+    # images: (0.7 + 0.5) / 2, (0.5 + 0.1) / 2, 0.1
+    assert effect.estimate == pytest.approx((0.6 + 0.3 + 0.1) / 3)
+    assert effect.by_fill == pytest.approx(((0.7 + 0.5 + 0.1) / 3, (0.5 + 0.1) / 2))
+    assert effect.edited_change - effect.placebo_change == pytest.approx(effect.estimate)
+    assert effect.n == 3 and effect.p == 1 / 8
+    assert effect.fill_spread == pytest.approx(1.3 / 3 - 0.3)
+
+
+def test_insertion_is_the_mirror_of_removal():
+    scores = rng(1).random((20, 2))
+    fall = paired_effect(scores, scores + 0.1, scores[:, 0], range(20), rng())
+    rise = paired_effect(scores + 0.1, scores, scores[:, 0], range(20), rng(), direction="rise")
+    assert fall.estimate == pytest.approx(rise.estimate) == pytest.approx(0.1)
+
+
+@given(st.floats(-5, 5), st.integers(0, 1000))
+@settings(max_examples=20)
+def test_what_edit_and_placebo_share_cancels(shift, seed):
+    edited, placebo = rng(seed).normal(size=(2, 15, 2))
+    plain = paired_effect(edited, placebo, np.zeros(15), range(15), rng(), n_resamples=200, n_permutations=99)
+    moved = paired_effect(
+        edited + shift, placebo + shift, np.ones(15), range(15), rng(), n_resamples=200, n_permutations=99
+    )
+    assert (moved.estimate, moved.lower, moved.p) == pytest.approx(
+        (plain.estimate, plain.lower, plain.p), abs=1e-9
+    )
+    assert plain.lower <= plain.estimate <= plain.upper
+
+
+def test_copies_of_an_image_count_once():
+    edited, placebo, original = rng(2).random((30, 2)), rng(3).random((30, 2)), rng(4).random(30)
+    rows = np.concatenate([np.arange(30), np.repeat([0, 1], 40)])
+    plain = paired_effect(edited, placebo, original, np.arange(30), rng())
+    copied = paired_effect(edited[rows], placebo[rows], original[rows], rows, rng())
+    assert (copied.estimate, copied.lower, copied.upper, copied.p, copied.n) == pytest.approx(
+        (plain.estimate, plain.lower, plain.upper, plain.p, plain.n)
+    )
+
+
+def test_fills_that_disagree_widen_the_interval():
+    noise = 0.1 * rng(5).normal(size=(60, 3))
+    agree = paired_effect(-0.3 + noise, np.zeros((60, 3)), np.zeros(60), range(60), rng())
+    differ = paired_effect(-0.3 + noise + [-0.2, 0.0, 0.2], np.zeros((60, 3)), np.zeros(60), range(60), rng())
+    assert differ.estimate == pytest.approx(agree.estimate)
+    assert differ.upper - differ.lower > 3 * (agree.upper - agree.lower)
+
+
+def test_the_interval_of_two_fills_spans_both():
+    edited = np.tile([-0.2, -0.4], (30, 1))
+    effect = paired_effect(edited, np.zeros((30, 2)), np.zeros(30), range(30), rng())
+    assert (effect.estimate, effect.lower, effect.upper) == pytest.approx((0.3, 0.2, 0.4))
+
+
+def test_intervals_cover_an_effect_over_fills_drawn_at_random():
+    draws = rng(8)
+    covered = []
+    for _ in range(300):
+        pairs = (
+            0.3
+            + 0.1 * draws.normal(size=4)
+            + 0.3 * draws.normal(size=(40, 1))
+            + 0.1 * draws.normal(size=(40, 4))
+        )
+        effect = paired_effect(
+            -pairs, np.zeros((40, 4)), np.zeros(40), range(40), draws, n_resamples=400, n_permutations=9
+        )
+        covered.append(effect.lower <= 0.3 <= effect.upper)
+    assert np.mean(covered) >= 0.9
+
+
+def test_nothing_measured():
+    empty = paired_effect(np.full((4, 2), np.nan), np.zeros((4, 2)), np.zeros(4), range(4), rng())
+    assert (
+        empty.n == 0
+        and np.isnan([empty.estimate, empty.lower, empty.p, empty.smallest, empty.fill_spread]).all()
+    )
+    none = paired_effect(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), [], rng())
+    assert none.n == 0
+
+
+def test_one_image_confirms_nothing():
+    effect = paired_effect([0.0], [1.0], [1.0], ["a"], rng(), bounds=FLIP_BOUNDS)
+    assert effect.estimate == 1.0 and effect.p == 0.5 and np.isnan(effect.lower)
+
+
+def test_no_flip_at_all_still_leaves_doubt():
+    effect = flips(np.zeros(40), np.zeros(40), np.zeros(40), range(40), rng())
+    assert effect.estimate == 0.0 and effect.p == 1.0
+    assert effect.lower < -0.02 and effect.upper > 0.02
+    assert effect.smallest > 0
+
+
+def test_flips_beyond_the_placebo():
+    original = np.zeros(10)
+    edited = np.array([1, 1, 1, 1, 1, 2, 0, 0, 0, 0])
+    placebo = np.array([1, 0, 0, 0, 0, 0, 0, 0, 0, 3])
+    away = flips(edited, placebo, original, range(10), rng())
+    assert away.estimate == pytest.approx(0.4)
+    assert (away.edited_change, away.placebo_change) == pytest.approx((0.6, 0.2))
+    taken = flips(edited, placebo, original, range(10), rng(), target=1, direction="rise")
+    assert taken.estimate == pytest.approx(0.4)
+    assert taken.edited_change == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="target"):
+        flips(edited, placebo, original, range(10), rng(), direction="rise")
+
+
+@pytest.mark.parametrize(("lost", "by_placebo"), [(0.5, 0.1), (0.05, 0.05), (0.98, 0.0)])
+def test_flip_intervals_cover(lost, by_placebo):
+    draws = rng(6)
+    covered = []
+    for _ in range(300):
+        edited, placebo = draws.random((2, 40, 2)) < np.array([lost, by_placebo])[:, None, None]
+        effect = flips(edited, placebo, np.zeros(40), range(40), draws, n_resamples=400, n_permutations=9)
+        covered.append(effect.lower <= lost - by_placebo <= effect.upper)
+    assert np.mean(covered) >= 0.93
+
+
+def test_p_under_the_null_keeps_its_level():
+    draws = rng(7)
+    p = []
+    for _ in range(400):
+        edited, placebo = draws.normal(size=(2, 15, 2))
+        p.append(
+            paired_effect(
+                edited, placebo, np.zeros(15), range(15), draws, n_resamples=20, n_permutations=199
+            ).p
+        )
+    assert np.mean(np.array(p) <= 0.05) <= 0.08
+    assert 0.44 < np.mean(p) < 0.56
