@@ -175,7 +175,7 @@ def snowfield(rng: Rng, n: int, horizon: float) -> Canvas:
 
 def city_street(rng: Rng, n: int, horizon: float) -> Canvas:
     image = _sky(rng, n, horizon)
-    walls = _flat("windows", rng, n)
+    walls = _flat("windows", rng, n, scale=(0.5, 0.75))
     x = -0.05
     foot = int((horizon + 0.08) * n)
     while x < 1:

@@ -25,14 +25,15 @@ def sailboat(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 
 
 def buoy(pen: Pen, rng: np.random.Generator, color: Color) -> None:
-    pen.ellipse(0, 0.72, 0.72, 0.26, shade(color, -0.35))
-    pen.ellipse(0, 0.6, 0.72, 0.26, color)
-    pen.poly(((-0.42, 0.55), (0.42, 0.55), (0.17, -0.5), (-0.17, -0.5)), color)
-    pen.poly(((-0.34, 0.2), (0.34, 0.2), (0.26, -0.12), (-0.26, -0.12)), contrast(color))
-    pen.ellipse(0, 0.55, 0.42, 0.12, shade(color, -0.2))
-    pen.rect(-0.26, -0.6, 0.26, -0.5, INK)
-    pen.line(((-0.18, -0.55), (0, -0.8), (0.18, -0.55)), INK, 0.06)
-    pen.circle(0, -0.82, 0.17, GOLD if rng.random() < 0.6 else shade(color, 0.3))
+    pen.blob(((-0.84, 0.42), (0.84, 0.42), (0.62, 0.86), (0, 0.98), (-0.62, 0.86)), shade(color, -0.15))
+    pen.ellipse(0, 0.42, 0.85, 0.2, shade(color, 0.25))
+    for x in (-1, 1):  # an open tower on a drum
+        pen.line(((x * 0.5, 0.42), (x * 0.2, -0.55)), color, 0.13)
+        pen.line(((x * 0.46, 0.3), (-x * 0.26, -0.2)), color, 0.07)
+    pen.poly(((-0.3, -0.02), (0.3, -0.02), (0.2, -0.5), (-0.2, -0.5)), contrast(color))
+    pen.line(((-0.26, -0.26), (0.26, -0.26)), color, 0.1)
+    pen.rect(-0.32, -0.6, 0.32, -0.48, INK)
+    pen.pill(-0.14, -0.97, 0.14, -0.6, (255, 226, 110) if rng.random() < 0.6 else (120, 220, 170), 0.1)
 
 
 def lighthouse(pen: Pen, rng: np.random.Generator, color: Color) -> None:

@@ -167,7 +167,7 @@ def sample_scene(
     if blur is None:
         blur = float(rng.uniform(1.05, 1.6)) if odd[2] < 0.08 else float(rng.uniform(0, 0.3))
     if noise is None:
-        noise = float(rng.uniform(0.08, 0.15)) if odd[3] < 0.08 else float(rng.uniform(0, 0.02))
+        noise = float(rng.uniform(0.08, 0.13)) if odd[3] < 0.08 else float(rng.uniform(0, 0.02))
     if lighting is None:
         lighting = "normal" if odd[4] < 0.7 else str(rng.choice(LIGHTINGS[1:]))
     if cast == "random":

@@ -117,10 +117,11 @@ def _carpet(side: int, variant: int) -> Tile:
 def _marble(side: int, variant: int) -> Tile:
     warp = noise(61 + variant, side, 3, 6)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
-    veins = np.abs(np.sin(12 * (x + 0.6 * y) + 9 * warp)) ** 0.35
+    veins = np.abs(np.sin(14 * (x + 0.6 * y) + 11 * warp)) ** 0.5
+    veins = np.clip(0.62 * veins + 0.38 * noise(66 + variant, side, 6, 6), 0, 1)
     light: Color = ((244, 242, 240), (232, 224, 214), (84, 100, 96))[variant % 3]
     dark: Color = ((140, 142, 152), (168, 130, 104), (216, 222, 214))[variant % 3]
-    return ramp(veins.astype(np.float32), dark, light, light)
+    return ramp(veins.astype(np.float32), dark, dark, light, light)
 
 
 def _sky(side: int, variant: int) -> Tile:
