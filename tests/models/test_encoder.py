@@ -139,20 +139,31 @@ def test_nothing_in_nothing_out(clip, pictures):
     assert empty.shape == (0, 64) and empty.dtype == np.float32
 
 
+@pytest.fixture(scope="module")
+def both(clip):
+    return [
+        open_clip_encoder("cpu", name=clip("vit_mean"), regions=regions) for regions in ("roi_align", "crops")
+    ]
+
+
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(-0.5, 1.5), min_size=4, max_size=4), st.sampled_from(["roi_align", "crops"]))
-def test_any_box_gives_a_unit_row(clip_name, box, regions):
-    encoder = open_clip_encoder("cpu", name=clip_name, regions=regions)
+@given(st.lists(st.floats(-0.5, 1.5), min_size=4, max_size=4), st.sampled_from([0, 1]))
+def test_any_box_gives_a_unit_row(both, box, way):
     low, high = np.sort(np.array(box).reshape(2, 2), axis=0)
     image = np.random.default_rng(0).integers(0, 256, (30, 47, 3), dtype=np.uint8)
-    (row,) = encoder.regions([image], [np.array([[*low, *high]])])
+    (row,) = both[way].regions([image], [np.array([[*low, *high]])])
     assert row.shape == (1, 64) and row.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(row), 1.0, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def clip_name(clip):
-    return clip("vit_mean")
+@pytest.mark.parametrize("tower", ["resnet", "vit_token", "timm_convnext"])
+def test_regions_in_bf16_are_near_those_in_fp32(clip, pictures, tower):
+    images, boxes = pictures(2, 64, 64), [np.array([[0.1, 0.2, 0.7, 0.9], [0, 0, 1, 1]])] * 2
+    exact = np.concatenate(open_clip_encoder("cpu", name=clip(tower)).regions(images, boxes))
+    rough = np.concatenate(
+        open_clip_encoder("cpu", name=clip(tower), precision="bf16").regions(images, boxes)
+    )
+    assert rough.dtype == np.float32 and ((exact * rough).sum(axis=1) > 0.99).all()
 
 
 def test_a_crop_is_the_picture_cut_out_with_its_context(clip, pictures):
