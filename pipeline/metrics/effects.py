@@ -61,10 +61,11 @@ def paired_effect(
     """Mean over groups of (original - edited) - (original - placebo), each image averaged over its fills.
 
     The original cancels from the effect; it is kept for the two changes. The interval is a two-level
-    bootstrap: groups and fills are resampled independently (the pigeonhole bootstrap of Owen 2007 for crossed
-    factors), one fill fewer than there are, which makes their variance unbiased for so small a number (Rao
-    and Wu 1988). So fills that disagree widen it: with two, it spans both. Bounds are expanded percentiles
-    (see `intervals`). p is the paired sign-flip test over groups, given these fills.
+    bootstrap. Groups are resampled; to each resample is added the mean of fills drawn with replacement, one
+    fewer than there are, which makes their variance unbiased for so small a number (Rao and Wu 1988). Only
+    the part of the fills' disagreement that noise can't explain counts. So fills that disagree widen the
+    interval: two that do so clearly are both spanned. Bounds are expanded percentiles (see `intervals`). p
+    is the paired sign-flip test over groups, given these fills.
 
     Args:
         edited, placebo: (n_images, n_fills) or (n_images,), scores after the edit and after the placebo with
@@ -84,15 +85,16 @@ def paired_effect(
     sign = 1.0 if direction == "fall" else -1.0
     pairs = sign * (placebo - edited)
     usable = ~np.isnan(pairs)
-    values = group_means(_over_fills(pairs), groups)
-    known = values[~np.isnan(values)]
+    values, cells = group_means(_over_fills(pairs), groups), group_means(pairs, groups)
+    measured = ~np.isnan(values)
+    known, cells = values[measured], cells[measured]
     if len(known) == 0:
         nan = float("nan")
         return Effect(nan, nan, nan, nan, 0, nan, nan, (nan,) * pairs.shape[1], nan)
     estimate = float(known.mean())
     # the pseudo-groups shape only the interval and the power, never the estimate
     padding = np.array(bounds if bounds is not None else (), float)
-    draws = _draws(pairs, np.asarray(groups), padding, rng, n_resamples)
+    draws = _draws(known, cells, padding, rng, n_resamples)
     lower, upper = percentile_bounds(draws, len(known), level)
     padded = np.concatenate([known, padding])
     spread = float(padded.std(ddof=1)) if len(known) > 1 else float("nan")
@@ -102,7 +104,6 @@ def paired_effect(
         moved = group_means(_over_fills(np.where(usable, sign * (original[:, None] - after), np.nan)), groups)
         return float(np.nanmean(moved))
 
-    by_fill = group_means(pairs, groups)
     return Effect(
         estimate=estimate,
         lower=float(np.minimum(lower, estimate)),
@@ -111,10 +112,7 @@ def paired_effect(
         n=len(known),
         edited_change=change(edited),
         placebo_change=change(placebo),
-        by_fill=tuple(
-            float(column[~np.isnan(column)].mean()) if (~np.isnan(column)).any() else float("nan")
-            for column in by_fill.T
-        ),
+        by_fill=tuple(float(_over_fills(column[None])[0]) for column in cells.T),
         smallest=float(minimum_detectable_effect(len(known), sd=spread, two_sided=not one_sided)),
     )
 
@@ -164,28 +162,45 @@ def flips(
     )
 
 
-def _over_fills(pairs: Reals, weight: Reals | None = None) -> Reals:
+def _over_fills(pairs: Reals) -> Reals:
     # mean over the fills that worked (n_images,), NaN where none did
     known = ~np.isnan(pairs)
-    weight = np.ones(pairs.shape[1]) if weight is None else weight
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (np.where(known, pairs, 0.0) @ weight) / (known @ weight)
+        return np.where(known, pairs, 0.0).sum(1) / known.sum(1)
 
 
-def _draws(
-    pairs: Reals, groups: NDArray, padding: Reals, rng: np.random.Generator, n_resamples: int
-) -> Reals:
-    """Bootstrap draws of the effect (n_resamples,). Each distinct mix of fills is averaged once."""
-    n_groups, n_fills = len(np.unique(groups)), pairs.shape[1]
-    rows = resample_counts(n_groups + len(padding), n_resamples, rng)
-    # one fill fewer than there are, so that the draws vary as much as a mean of that many fills does
-    fills = resample_counts(n_fills, n_resamples, rng, max(n_fills - 1, 1))
-    mixes, mix = np.unique(fills, axis=0, return_inverse=True)
-    draws = np.empty(n_resamples)
-    for index, weight in enumerate(mixes):
-        chosen = mix.ravel() == index
-        values = np.concatenate([group_means(_over_fills(pairs, weight), groups), padding])
-        known = ~np.isnan(values)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            draws[chosen] = (rows[chosen] @ np.where(known, values, 0.0)) / (rows[chosen] @ known)
+def _fill_deviations(cells: Reals) -> Reals:
+    """How far each fill's effect lies from the mean of the fills, shrunk by what noise alone would give.
+
+    Two-way analysis of variance without interaction: the variance of the fills' means has the part
+    residual / n_groups from noise, which the resampled groups already carry.
+
+    Args:
+        cells: (n_groups, n_fills), NaN where a fill failed.
+
+    Returns:
+        (n_usable_fills,), zeros where the fills differ no more than noise does.
+    """
+    cells = cells[:, ~np.isnan(cells).all(0)]
+    known = ~np.isnan(cells)
+    by_fill = np.nanmean(cells, axis=0)
+    deviations = by_fill - by_fill.mean()
+    spread = float((deviations**2).sum() / max(len(by_fill) - 1, 1))
+    freedom = known.sum() - len(cells) - len(by_fill) + 1
+    if spread == 0 or freedom <= 0:
+        return deviations
+    residual = np.where(known, cells - np.nanmean(cells, axis=1, keepdims=True) - deviations, 0.0)
+    noise = (residual**2).sum() / freedom / known.sum(0).mean()
+    return deviations * np.sqrt(max(0.0, 1.0 - noise / spread))
+
+
+def _draws(values: Reals, cells: Reals, padding: Reals, rng: np.random.Generator, n_resamples: int) -> Reals:
+    """Bootstrap draws of the effect (n_resamples,): groups (and the padding), plus a draw of the fills."""
+    padded = np.concatenate([values, padding])
+    draws = resample_counts(len(padded), n_resamples, rng) @ padded / len(padded)
+    deviations = _fill_deviations(cells)
+    if len(deviations) > 1:
+        # one fill fewer than there are, so that the draws vary as much as a mean of that many fills does
+        n_drawn = len(deviations) - 1
+        draws += resample_counts(len(deviations), n_resamples, rng, n_drawn) @ deviations / n_drawn
     return draws
