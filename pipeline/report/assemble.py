@@ -1,4 +1,4 @@
-"""From the tables of an audit to what its report shows: effects by fill, thumbnails, and ablations to look at."""
+"""From the tables of an audit to what its report shows: effects by fill, thumbnails, ablations to see."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLACES = {
     "inconclusive": (("typical", 0.5),),
     "core": (("typical", 0.5),),
 }
-"""Which images of an experiment are shown, as quantiles of its effects from the largest down: never only the best."""
+"""Which images of an experiment are shown, as quantiles of its effects from the top: never only the best."""
 
 Edit = dict[str, Any]
 
@@ -40,7 +40,8 @@ def assemble(
 
     Args:
         run: run.json.
-        tables: `findings` and `images`; where they exist `edits`, `untested`, `quarantine`, `attributes`, `cues`.
+        tables: `findings`, `images`; where they exist `edits`, `untested`, `quarantine`, `attributes`,
+            `cues`.
         load_image: the picture of an image id; an UnreadableImage leaves the picture out.
         redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
     """
@@ -57,7 +58,13 @@ def assemble(
         for image_id in (finding["evidence_ids"] or [])[: EVIDENCE.get(finding["verdict"], 4)]:
             gallery.thumb(image_id)
         for direction in ("removal", "insertion"):
-            triples += _triples(finding, direction, experiments.get((finding["finding_id"], direction), []), gallery, redo_edit)
+            triples += _triples(
+                finding,
+                direction,
+                experiments.get((finding["finding_id"], direction), []),
+                gallery,
+                redo_edit,
+            )
     shown = set(gallery.thumbs) | {triple.image_id for triple in triples}
     return ReportData(
         run=run,
@@ -74,41 +81,53 @@ def assemble(
     )
 
 
-def _worst_first(finding: Edit) -> tuple[bool, float, str, int]:
-    worth = number(finding["harm"])
-    return finding["verdict"] != "confirmed", math.inf if math.isnan(worth) else -worth, finding["label"], finding["rank"]
+def _worst_first(finding: Edit) -> tuple[bool, float, float, str, int]:
+    worst, worth = (
+        -math.inf if math.isnan(v) else v for v in (number(finding["harm_lower"]), number(finding["harm"]))
+    )
+    return finding["verdict"] != "confirmed", -worst, -worth, finding["label"], finding["rank"]
 
 
 Experiments = dict[tuple[str, str], list[tuple[Edit, Edit]]]
 
 
 def _experiments(findings: Rows, edits: Rows) -> Experiments:
-    """(finding_id, direction) to pairs of rows (edit, placebo) of one image and fill."""
+    """(finding_id, direction) to pairs of rows (edit, placebo)."""
     ids = {(finding["label"], finding["cue_id"]): finding["finding_id"] for finding in findings}
-    arms: dict[tuple[Any, ...], dict[str, Edit]] = defaultdict(dict)
+    arms: dict[str, dict[str, Edit]] = defaultdict(dict)
     for row in edits:
-        if (row["label"], row["cue_id"]) in ids:
-            key = (row["label"], row["cue_id"], row["direction"], row["fill"], row["image_id"], row["donor_id"])
-            arms[key][row["arm"]] = row
+        if (row["label"], row["cue_id"]) in ids and math.isfinite(number(row["score_after"])):
+            arms[row["pair_id"]][row["arm"]] = row
     found: Experiments = defaultdict(list)
-    for (label, cue_id, direction, *_), pair in arms.items():
+    for pair in arms.values():
         if {"edit", "placebo"} <= set(pair):
-            found[ids[label, cue_id], direction].append((pair["edit"], pair["placebo"]))
+            edit = pair["edit"]
+            found[ids[edit["label"], edit["cue_id"]], edit["direction"]].append((edit, pair["placebo"]))
     return found
 
 
 def effects_by_fill(experiments: Experiments) -> Rows:
-    """The flips of each fill beyond its placebo's: mean over the groups of near-duplicates of the mean in each."""
+    """The flips of each fill beyond its placebo's: groups of near-duplicates count once."""
     rows: Rows = []
     for (finding_id, direction), pairs in experiments.items():
         sign = -1.0 if direction == "removal" else 1.0
         by_fill: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for edit, placebo in pairs:
-            by_fill[edit["fill"]][edit["group"]].append(sign * (bool(edit["hit_after"]) - bool(placebo["hit_after"])))
+            by_fill[edit["fill"]][edit["group"]].append(
+                sign * (bool(edit["hit_after"]) - bool(placebo["hit_after"]))
+            )
         for fill, groups in sorted(by_fill.items()):
             means = [sum(values) / len(values) for values in groups.values()]
             estimate = sum(means) / len(means)
-            rows.append({"finding_id": finding_id, "fill": fill, "direction": direction, "estimate": estimate, "n": len(means)})
+            rows.append(
+                {
+                    "finding_id": finding_id,
+                    "fill": fill,
+                    "direction": direction,
+                    "estimate": estimate,
+                    "n": len(means),
+                }
+            )
     return rows
 
 
@@ -133,7 +152,9 @@ def _triples(
         if not order:
             break
         edit, placebo = order[round(quantile * (len(order) - 1))]
-        if any(triple.image_id == edit["image_id"] for triple in shown) or not gallery.thumb(edit["image_id"]):
+        if any(triple.image_id == edit["image_id"] for triple in shown) or not gallery.thumb(
+            edit["image_id"]
+        ):
             continue
         try:
             after, control = redo_edit(edit)

@@ -33,9 +33,9 @@ class Triple:
 class ReportData:
     """Everything that the report shows; every list may be empty.
 
-    `run` is run.json. `findings`, `untested`, `quarantine`, `attributes` and `cues` hold rows of those tables;
-    `effects` the effect by fill: finding_id, fill, direction, estimate (share in [-1, 1]), n. `images` maps an
-    image id to its row (path, label, width, height), `thumbs` to a data URI of its picture.
+    `run` is run.json. `findings`, `untested`, `quarantine`, `attributes` and `cues` hold rows of those
+    tables, `effects` the effect by fill: finding_id, fill, direction, estimate (a share), n. `images` maps
+    an image id to its row (path, label, width, height), `thumbs` to a data URI of its picture.
     """
 
     run: dict[str, Any]

@@ -1,4 +1,4 @@
-"""A finding in plain words: shares become "of 100", signs become words, missing numbers become no claim at all."""
+"""A finding in plain words: shares become "of 100", signs become words, missing numbers make no claim."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def number(value: Any) -> float:
 
 
 def of_100(share: float, signed: bool = False) -> str:
-    """A share in [-1, 1] as a count of 100: whole numbers from 1 on, one decimal below, a dash where not measured."""
+    """A share in [-1, 1] as a count of 100: whole from 1 on, one decimal below, a dash where not measured."""
     if not math.isfinite(share):
         return DASH
     points = abs(share) * 100
@@ -96,7 +96,7 @@ def one(label: str) -> str:
 
 
 def manner(finding: Row, operator: str = "") -> str:
-    """How a cue is ablated: region, background or property. Without `operator` (of the cues table), by its type."""
+    """How a cue is ablated: region, background or property; without `operator` (cues table), by its type."""
     if operator:
         return operator.partition(":")[0]
     if finding["kind"] == "unnamed" or finding["cue_type"] in ("Co-occurring Objects", "Shape", ""):
@@ -105,13 +105,14 @@ def manner(finding: Row, operator: str = "") -> str:
 
 
 def conditions(finding: Row, operator: str = "") -> tuple[str, str]:
-    """The two experiments in words: what removal is ("Without the buoy"), what insertion is ("With the buoy pasted in")."""
+    """The two experiments in words: removal ("Without the buoy"), insertion ("With the buoy pasted in")."""
     name = ARTICLE.sub("", words(str(finding["cue"]))) or words(str(finding["cue"]))
     how = manner(finding, operator)
     if how == "property":
-        return f"With “{name}” undone", f"With “{name}” applied"
+        return f"Without the look “{name}”", f"With the look “{name}” added"
     if finding["kind"] == "unnamed":
-        return f"Without the regions “{name}”", f"With a region “{name}” pasted in"
+        regions = name if name.startswith("regions") else f"regions “{name}”"
+        return f"Without the {regions}", f"With {regions} pasted in"
     if how == "background":
         if "background" in name.lower():
             return f"Without the {name}", f"With the {name}"
@@ -120,7 +121,7 @@ def conditions(finding: Row, operator: str = "") -> tuple[str, str]:
 
 
 def _claim(start: str, rest: str, finding: Row, direction: str) -> str:
-    """`{start} 31 more {rest} (22 to 40).`, with the sign in words; empty where the effect was not measured."""
+    """`{start} 31 more {rest} (22 to 40).`, the sign in words; empty where the effect was not measured."""
     effect, low, high = (number(finding[f"{direction}_effect{end}"]) for end in ("", "_lower", "_upper"))
     if math.isnan(effect):
         return ""
@@ -135,13 +136,13 @@ def _claim(start: str, rest: str, finding: Row, direction: str) -> str:
 
 
 def removal(finding: Row, operator: str = "") -> str:
-    """`Without the buoy the model misses 31 more of 100 boats (22 to 40).` Empty where removal was not measured."""
+    """`Without the buoy the model misses 31 more of 100 boats (22 to 40).` Empty where not measured."""
     start = f"{conditions(finding, operator)[0]} the model misses"
     return _claim(start, f"of 100 {plural(str(finding['label']))}", finding, "removal")
 
 
 def insertion(finding: Row, operator: str = "", subject: str = "the model") -> str:
-    """`With the buoy pasted in it calls 18 more of 100 other images a boat (12 to 25).` Empty where not measured."""
+    """`With the buoy pasted in it calls 18 more of 100 other images a boat.` Empty where not measured."""
     start = f"{conditions(finding, operator)[1]} {subject} calls"
     return _claim(start, f"of 100 other images {one(str(finding['label']))}", finding, "insertion")
 
@@ -150,8 +151,9 @@ def sentence(finding: Row, operator: str = "") -> str:
     """Both experiments in plain words, or that neither was made."""
     first = removal(finding, operator)
     second = insertion(finding, operator, "it" if first else "the model")
-    untold = f"{words(str(finding['cue'])).capitalize()} was not put to the test on {plural(str(finding['label']))}."
-    return " ".join(text for text in (first, second) if text) or untold
+    said = " ".join(text for text in (first, second) if text)
+    things = plural(str(finding["label"]))
+    return said or f"“{words(str(finding['cue']))}” was not put to the test on {things}."
 
 
 def harm(finding: Row) -> str:

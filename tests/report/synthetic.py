@@ -1,4 +1,4 @@
-"""A made-up audit to lay out: classes, findings of every verdict, drawn pictures. Nothing here was measured."""
+"""A made-up audit to lay out: findings of every verdict, drawn pictures. Nothing here was measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,12 @@ def finding(**columns: Any) -> dict[str, Any]:
     for column in SCHEMAS["findings"]:
         row[column.name] = "" if str(column.type) == "string" else [] if "list" in str(column.type) else NAN
     row |= {"rank": 1, "finding_id": "boat-buoy", "label": "boat", "cue_id": "buoy", "cue": "buoy"}
-    row |= {"cue_type": "Co-occurring Objects", "kind": "named", "source": "captions", "verdict": "inconclusive"}
+    row |= {
+        "cue_type": "Co-occurring Objects",
+        "kind": "named",
+        "source": "captions",
+        "verdict": "inconclusive",
+    }
     row |= {name: 0 for name in row if name.startswith("n_") or name.endswith("_n")}
     unknown = set(columns) - set(row)
     if unknown:
@@ -50,8 +55,14 @@ def picture(rng: np.random.Generator, size: tuple[int, int] = (96, 128)) -> tupl
     sky, ground = rng.integers(120, 255, 3), rng.integers(20, 140, 3)
     scene = (sky * (1 - ramp) + ground * ramp) * np.ones((1, width, 1)) + rng.normal(0, 5, (height, width, 1))
     image = np.ascontiguousarray(np.clip(scene, 0, 255).astype(np.uint8))
-    x, y, radius = int(rng.integers(24, width - 24)), int(rng.integers(30, height - 24)), int(rng.integers(8, 18))
-    cv2.rectangle(image, (8, height // 2), (50, height - 12), rng.integers(0, 255, 3).tolist(), -1, cv2.LINE_AA)
+    x, y, radius = (
+        int(rng.integers(24, width - 24)),
+        int(rng.integers(30, height - 24)),
+        int(rng.integers(8, 18)),
+    )
+    cv2.rectangle(
+        image, (8, height // 2), (50, height - 12), rng.integers(0, 255, 3).tolist(), -1, cv2.LINE_AA
+    )
     cv2.circle(image, (x, y), radius, rng.integers(0, 255, 3).tolist(), -1, cv2.LINE_AA)
     box = ((x - radius) / width, (y - radius) / height, (x + radius) / width, (y + radius) / height)
     return image, tuple(min(max(edge, 0.0), 1.0) for edge in box)
@@ -67,13 +78,23 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
         scene, box = picture(rng)
         key = f"{i:032x}"
         label = labels[i % classes]
-        images[key] = {"image_id": key, "path": f"{label}/{i:04d}.png", "label": label, "width": 128, "height": 96}
+        images[key] = {
+            "image_id": key,
+            "path": f"{label}/{i:04d}.png",
+            "label": label,
+            "width": 128,
+            "height": 96,
+        }
         thumbs[key], boxes[key] = data_uri(scene), box
     rows, effects, triples = [], [], []
     for i in range(findings):
         label = labels[i % max(1, classes - 1)]  # the last class has no finding
         cue, cue_type, kind = CUES[(i // max(1, classes - 1) + i) % len(CUES)]
-        verdict = "confirmed" if i in (0, 1, 2, 7, 9) else ("inconclusive", "associated only", "core", "associated only")[i % 4]
+        verdict = (
+            "confirmed"
+            if i in (0, 1, 2, 7, 9)
+            else ("inconclusive", "associated only", "core", "associated only")[i % 4]
+        )
         if label in ("cactus", "kettle"):
             verdict = "associated only"
         strong = verdict == "confirmed"
@@ -102,9 +123,9 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
                 verdict=verdict,
                 why={
                     "confirmed": "Both experiments move the model beyond the placebo in every fill.",
-                    "associated only": "Goes with the class in the data, but the model's answers stay when it is edited.",
+                    "associated only": "Goes with the class in the data, but the answers stay.",
                     "core": "62 of 100 parts of its boxes lie in the class's own boxes.",
-                    "inconclusive": "Too few images with the cue: an effect under 14 of 100 could not have been seen.",
+                    "inconclusive": "Too few images: an effect under 14 of 100 could not have been seen.",
                 }[verdict],
                 removal_n=38,
                 insertion_n=40,
@@ -131,23 +152,48 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
             for fill in ("mean", "blur", "inpaint"):
                 for direction, value in (("removal", removed), ("insertion", added)):
                     estimate = value + float(rng.normal(0, 0.03))
-                    effects.append({"finding_id": identity, "fill": fill, "direction": direction, "estimate": estimate, "n": 38})
+                    effects.append(
+                        {
+                            "finding_id": identity,
+                            "fill": fill,
+                            "direction": direction,
+                            "estimate": estimate,
+                            "n": 38,
+                        }
+                    )
         for place in ("strongest", "typical", "weakest") if strong and shown else ():
             for direction in ("removal", "insertion"):
                 key = shown[int(rng.integers(len(shown)))]
                 before, after = rng.uniform(0.6, 0.99), rng.uniform(0.05, 0.5)
                 uris = (data_uri(picture(rng)[0]) for _ in range(2))
                 scores = (before, after, before - 0.03)
-                triples.append(Triple(identity, direction, "inpaint", place, key, thumbs[key], *uris, *scores))
+                triples.append(
+                    Triple(identity, direction, "inpaint", place, key, thumbs[key], *uris, *scores)
+                )
     rows.sort(key=lambda row: (row["verdict"] != "confirmed", -row["harm"]))
     return ReportData(
         run=run(labels),
         findings=rows,
         effects=effects,
         untested=[
-            {"label": "boat", "cue_id": "cue3", "direction": "removal", "reason": "fewer than 10 images with the cue"},
-            {"label": "owl", "cue_id": "cue3", "direction": "insertion", "reason": "fewer than 10 images with the cue"},
-            {"label": labels[-1], "cue_id": "cue1", "direction": "removal", "reason": "the cue has no boxes to edit"},
+            {
+                "label": "boat",
+                "cue_id": "cue3",
+                "direction": "removal",
+                "reason": "fewer than 10 images with the cue",
+            },
+            {
+                "label": "owl",
+                "cue_id": "cue3",
+                "direction": "insertion",
+                "reason": "fewer than 10 images with the cue",
+            },
+            {
+                "label": labels[-1],
+                "cue_id": "cue1",
+                "direction": "removal",
+                "reason": "the cue has no boxes to edit",
+            },
         ],
         quarantine=[{"path": "boat/broken.jpg", "reason": "damaged image: truncated"}],
         attributes=[
@@ -161,7 +207,13 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
             }
         ],
         cues=[
-            {"cue_id": f"cue{i}", "name": CUES[i % 6][0], "cue_type": CUES[i % 6][1], "kind": CUES[i % 6][2], "operator": ""}
+            {
+                "cue_id": f"cue{i}",
+                "name": CUES[i % 6][0],
+                "cue_type": CUES[i % 6][1],
+                "kind": CUES[i % 6][2],
+                "operator": "",
+            }
             for i in range(11)
         ],
         images=images,
@@ -182,7 +234,12 @@ def run(labels: list[str]) -> dict[str, Any]:
         },
         "digest": "8c1f00aa12",
         "classes": labels,
-        "data": {"root": "data/demo/images", "images": 360, "quarantined": 1, "per_class": {label: 45 for label in labels}},
+        "data": {
+            "root": "data/demo/images",
+            "images": 360,
+            "quarantined": 1,
+            "per_class": dict.fromkeys(labels, 45),
+        },
         "fingerprints": {"model": "open_clip:5f0c", "detect": "yolo_world:9911"},
         "versions": {"torch": "2.5.0", "open_clip_torch": "3.0.0"},
         "seed": 0,

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,8 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pipeline.records import VERDICTS
-from pipeline.report import sentences, view
+from pipeline.report import overview, sentences, view
 from pipeline.report.data import ReportData
+from pipeline.report.plots import Scale, scale_of
 
 PICTURE_PREFIXES = ("data:image/webp;base64,", "data:image/jpeg;base64,", "data:image/png;base64,")
 
@@ -35,10 +37,10 @@ class Page:
     date: str
     images: int
     confirmed: int
-    cards: list[view.ClassCard]
-    matrix: view.Matrix
+    cards: list[overview.ClassCard]
+    matrix: overview.Matrix
     views: list[view.FindingView]
-    scale: view.Scale
+    scale: Scale
     fills: list[str]
     verdicts: list[str]
     types: list[str]
@@ -48,6 +50,7 @@ class Page:
     stages: list[tuple[str, str, str]]
     costs: str
     q: Any
+    smallest: str
     config: str
     keys: dict[str, str]
     pictures: Markup
@@ -59,8 +62,8 @@ class Page:
 def render_report(data: ReportData) -> str:
     """The report as the text of one HTML file.
 
-    Everything that comes from data (names, captions, paths, reasons) is escaped; styles, script and pictures are
-    inside the file, and its content-security policy allows no others.
+    Everything that comes from data (names, captions, paths, reasons) is escaped; styles, script and pictures
+    are inside the file, and its content-security policy allows no others.
     """
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
@@ -70,9 +73,12 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["share"] = lambda score: sentences.decimal(score)
-    environment.filters["width"] = lambda score: f"{100 * min(max(score, 0.0), 1.0) if math.isfinite(score) else 0:.1f}"
-    source = lambda name: environment.loader.get_source(environment, name)[0]  # noqa: E731
-    page = _page(data, source("report.css"), source("report.js"))
+    environment.filters["width"] = lambda score: (
+        f"{100 * min(max(score, 0.0), 1.0) if math.isfinite(score) else 0:.1f}"
+    )
+    templates = files("pipeline.report") / "templates"
+    style, script = ((templates / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    page = _page(data, style, script)
     return environment.get_template("report.html").render(page=page, data=data, run=_Run(data.run))
 
 
@@ -85,9 +91,9 @@ class _Run(dict[str, Any]):
 
 def _page(data: ReportData, style: str, script: str) -> Page:
     run = data.run
-    scale = view.scale_of(data)
+    scale = scale_of(data)
     views = view.finding_views(data, scale)
-    cards = view.class_cards(data, views)
+    cards = overview.class_cards(data, views)
     audit = run.get("audit") or {}
     model = str((audit.get("model") or {}).get("name") or (audit.get("model") or {}).get("kind") or "unknown")
     root = str((run.get("data") or {}).get("root") or "unknown")
@@ -97,7 +103,7 @@ def _page(data: ReportData, style: str, script: str) -> Page:
     return Page(
         data=data,
         title=f"What {_short(model)} leans on in {_short(root)}",
-        summary=view.summary(data, cards, views),
+        summary=overview.summary(data, cards, views),
         model=model,
         model_short=_short(model),
         root=root,
@@ -106,7 +112,7 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         images=int((run.get("data") or {}).get("images") or 0),
         confirmed=sum(row["verdict"] == "confirmed" for row in data.findings),
         cards=cards,
-        matrix=view.matrix_of(views, cards),
+        matrix=overview.matrix_of(views, cards),
         views=views,
         scale=scale,
         fills=sorted({row["fill"] for row in data.effects}),
@@ -114,10 +120,11 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         types=sorted({row["cue_type"] for row in data.findings if row["cue_type"]}),
         slugs={(item.row["label"], item.row["cue_id"]): item.slug for item in views},
         cue_names={row["cue_id"]: sentences.words(row["cue"]) for row in data.findings},
-        untested=view.untested_groups(data),
+        untested=overview.untested_groups(data),
         stages=_stages(run),
         costs=_costs(run.get("costs") or {}),
         q=(audit.get("rank") or {}).get("q", 0.05),
+        smallest=sentences.of_100(sentences.number((audit.get("rank") or {}).get("smallest_effect", 0.05))),
         config=yaml.safe_dump(audit, sort_keys=False, allow_unicode=True),
         keys=keys,
         pictures=pictures,
@@ -128,9 +135,12 @@ def _page(data: ReportData, style: str, script: str) -> Page:
 
 
 def _pictures(data: ReportData) -> tuple[dict[str, str], Markup]:
-    """Each picture once: data URI to key, and key to data URI as JSON that is safe inside a script element."""
+    """Each picture once: data URI to key, and key to data URI as JSON that is safe in a script element."""
     uris = [*data.thumbs.values(), *(uri for t in data.triples for uri in (t.before, t.after, t.placebo))]
-    keys = {uri: f"p{i}" for i, uri in enumerate(dict.fromkeys(uri for uri in uris if uri.startswith(PICTURE_PREFIXES)))}
+    keys = {
+        uri: f"p{i}"
+        for i, uri in enumerate(dict.fromkeys(uri for uri in uris if uri.startswith(PICTURE_PREFIXES)))
+    }
     text = json.dumps({key: uri for uri, key in keys.items()}, separators=(",", ":"))
     return keys, Markup(text.replace("<", "\\u003c"))
 
@@ -138,13 +148,24 @@ def _pictures(data: ReportData) -> tuple[dict[str, str], Markup]:
 def _short(place: str) -> str:
     """The telling end of a path or model name: `local-dir:/a/data/demo/model` as `demo/model`."""
     parts = PurePosixPath(place.removeprefix("local-dir:").replace("\\", "/")).parts
-    return "/".join(part for part in parts[-2:] if part != "/") if len(parts) > 1 and "://" not in place else place
+    return (
+        "/".join(part for part in parts[-2:] if part != "/")
+        if len(parts) > 1 and "://" not in place
+        else place
+    )
 
 
 def _stages(run: dict[str, Any]) -> list[tuple[str, str, str]]:
     forwards, seconds = run.get("forwards") or {}, run.get("seconds") or {}
     names = list(dict.fromkeys([*seconds, *forwards]))
-    rows = [(name, f"{forwards[name]:,}" if name in forwards else "", f"{seconds[name]:.1f}" if name in seconds else "") for name in names]
+    rows = [
+        (
+            name,
+            f"{forwards[name]:,}" if name in forwards else "",
+            f"{seconds[name]:.1f}" if name in seconds else "",
+        )
+        for name in names
+    ]
     return [*rows, ("together", f"{sum(forwards.values()):,}", f"{sum(seconds.values()):.1f}")]
 
 
@@ -152,4 +173,6 @@ def _costs(costs: dict[str, Any]) -> str:
     calls, tokens, dollars = costs.get("calls") or 0, costs.get("tokens") or 0, costs.get("usd")
     if not calls:
         return "none"
-    return f"{calls:,} with {tokens:,} tokens" + (f", {dollars:.2f} US dollars" if dollars is not None else "")
+    return f"{calls:,} with {tokens:,} tokens" + (
+        f", {dollars:.2f} US dollars" if dollars is not None else ""
+    )
