@@ -1,0 +1,366 @@
+"""Measured properties of a picture, the whole-image cues made of them, and the edits that change one of them.
+
+Everything is measured on a working copy of at most 256 pixels (smaller pictures are not enlarged), on sRGB values
+scaled to [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.images import RGB
+from pipeline.records import PROPERTIES
+
+Layer = NDArray[np.float32]  # (height, width, 3), sRGB in [0, 1]
+
+WORKING_SIZE = 256
+LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
+"""Weights of ITU-R BT.709, applied to the gamma-coded values."""
+
+_FLOOR = 0.04
+"""Added to a channel before its logarithm: ratios of nearly black values are noise."""
+_CHROMA = np.array([[1 / math.sqrt(2), -1 / math.sqrt(2), 0], [-1 / math.sqrt(6), -1 / math.sqrt(6), 2 / math.sqrt(6)]])
+"""Rows: the red-green and the blue-yellow axis of log chroma, orthonormal, and orthogonal to brightness."""
+
+
+@dataclass(frozen=True)
+class PropertyCue:
+    """A whole-image cue: `weights` over properties make its score, by `edit` it is removed and inserted."""
+
+    cue_type: str
+    phrase: str
+    weights: Mapping[str, float]
+    edit: str
+    angle: float = 0.0  # of a tint, in the plane (tint_red, tint_blue)
+
+
+def _tint(color: str, degrees: float) -> PropertyCue:
+    angle = math.radians(degrees)
+    weights = {"tint_red": math.cos(angle), "tint_blue": math.sin(angle)}
+    return PropertyCue("Colorization", f"a picture with a {color} tint", weights, "tint", angle)
+
+
+PROPERTY_CUES: dict[str, PropertyCue] = {
+    "dark image": PropertyCue("Lighting and Shadows", "a dark picture", {"brightness": -1.0}, "brightness"),
+    "bright image": PropertyCue("Lighting and Shadows", "a bright picture", {"brightness": 1.0}, "brightness"),
+    "low contrast": PropertyCue("Lighting and Shadows", "a flat, hazy picture", {"contrast": -1.0}, "contrast"),
+    "high contrast": PropertyCue("Lighting and Shadows", "a picture of strong contrast", {"contrast": 1.0}, "contrast"),
+    "vivid colors": PropertyCue("Colorization", "a picture in vivid colors", {"saturation": 1.0}, "saturation"),
+    "grayscale": PropertyCue("Colorization", "a picture in black and white", {"saturation": -1.0}, "saturation"),
+    "red tint": _tint("red", -30),
+    "purple tint": _tint("purple", 30),
+    "blue tint": _tint("blue", 90),
+    "cyan tint": _tint("cyan", 150),
+    "green tint": _tint("green", 210),
+    "yellow tint": _tint("yellow", -90),
+    "blurry image": PropertyCue("Texture and Noise", "a blurry picture", {"sharpness": -1.0}, "sharpness"),
+    "noisy image": PropertyCue("Texture and Noise", "a noisy, grainy picture", {"noise": 1.0}, "noise"),
+}
+"""The checklist of measured cues by name. The six tints stand 60 degrees apart on the plane of log chroma."""
+
+
+def working_copy(image: RGB) -> Layer:
+    """The picture in [0, 1] with its longer side at most WORKING_SIZE."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = WORKING_SIZE / max(height, width)
+    if scale < 1:
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return image.astype(np.float32) / np.float32(255)
+
+
+def measure(image: RGB) -> dict[str, float]:
+    """The properties of a picture, with the names of records.PROPERTIES.
+
+    - brightness: mean luma (Rec. 709), 0..1
+    - contrast: standard deviation of luma, 0..0.5
+    - saturation: mean of the largest less the smallest channel (chroma), 0..1
+    - tint_red, tint_blue: colour cast along the red-green and blue-yellow axes of log chroma, about -1..1; a gain on
+      one channel moves them by a fixed amount whatever the scene
+    - sharpness: log10 of the variance of the Laplacian of luma, about -6..1
+    - noise: standard deviation of noise in luma, 0..1 (Immerkaer 1996)
+    """
+    layer = working_copy(image)
+    luma = layer @ LUMA
+    red, blue = tint(layer)
+    return {
+        "brightness": float(luma.mean()),
+        "contrast": float(luma.std()),
+        "saturation": saturation(layer),
+        "tint_red": red,
+        "tint_blue": blue,
+        "sharpness": sharpness(luma),
+        "noise": noise(luma),
+    }
+
+
+def saturation(layer: Layer) -> float:
+    """Mean of the largest less the smallest channel."""
+    return float(np.mean(layer.max(axis=2) - layer.min(axis=2)))
+
+
+def tint(layer: Layer) -> tuple[float, float]:
+    """The colour cast of the picture: the median log chroma of the pixels nearest to grey.
+
+    A cast moves what was grey away from grey, so "nearest" is judged from the picture's own median (a grey world,
+    Buchsbaum 1980, but robust): half of the pixels, those of the least chroma about it, have a say. Pixels near
+    black, and clipped ones, tell nothing about the light and are left out where enough others remain.
+    """
+    pixels = layer.reshape(-1, 3)
+    top = pixels.max(axis=1)
+    useful = (top > 0.08) & (top < 0.995)
+    if useful.sum() >= max(0.05 * len(pixels), 1):
+        pixels = pixels[useful]
+    chroma = np.log(pixels + np.float32(_FLOOR)) @ _CHROMA.T.astype(np.float32)
+    centre = np.median(chroma, axis=0)
+    # between the picture's median and grey: a field of grass is not taken for green light
+    distance = np.hypot(*(chroma - 0.5 * centre).T)
+    nearest = chroma[distance <= np.median(distance)]
+    red, blue = np.median(nearest, axis=0)
+    return float(red), float(blue)
+
+
+def sharpness(luma: NDArray[np.float32]) -> float:
+    """log10 of the variance of the Laplacian; -6 for a picture of one colour."""
+    import cv2
+
+    return float(np.log10(cv2.Laplacian(luma, cv2.CV_32F, borderType=cv2.BORDER_REPLICATE).var() + 1e-6))
+
+
+def noise(luma: NDArray[np.float32]) -> float:
+    """Immerkaer's fast estimate of the noise's standard deviation (CVIU 64, 1996, eq. 4); 0 below 3 x 3 pixels."""
+    import cv2
+
+    height, width = luma.shape
+    if height < 3 or width < 3:
+        return 0.0
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
+    response = np.abs(cv2.filter2D(luma, cv2.CV_32F, kernel)[1:-1, 1:-1]).sum(dtype=np.float64)
+    return float(math.sqrt(math.pi / 2) * response / (6 * (height - 2) * (width - 2)))
+
+
+def property_score(name: str, columns: Mapping[str, Any]) -> NDArray[np.float64]:
+    """How much of a cue of PROPERTY_CUES each picture has; higher is more.
+
+    `columns` holds arrays (or numbers) by the names of records.PROPERTIES.
+
+    Raises:
+        KeyError: no such cue.
+    """
+    total = sum(weight * np.asarray(columns[part], dtype=np.float64) for part, weight in PROPERTY_CUES[name].weights.items())
+    return np.asarray(total, dtype=np.float64)
+
+
+def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generator, placebo: bool = False) -> RGB:
+    """The picture with its score of the cue `name` changed by `amount`, as far as the picture allows.
+
+    The edit has one strength, found by bisection on the working copy: a gain on each channel for tints, a gain
+    (darker) or a lifted curve (brighter), scaling about the mean luma for contrast and about each pixel's luma for
+    saturation, Gaussian blur or unsharp masking, added noise or median filtering.
+
+    Args:
+        placebo: instead change as much (root mean square over pixels) in an unrelated direction: a tint turned by
+            90 degrees for a tint, a turn of all hues for saturation, a tint that keeps every pixel's luma for the rest.
+
+    Raises:
+        KeyError: no such cue.
+    """
+    cue = PROPERTY_CUES[name]
+    edit = _EDITS[cue.edit](cue, rng.integers(2**31))
+    small = working_copy(image)
+    scale = max(max(image.shape[:2]) / WORKING_SIZE, 1.0)
+    before = _score(cue, small)
+    goal = before + amount
+    strength = _bisect(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, -1.0, 1.0)
+    if not placebo:
+        return image.copy() if strength == 0.0 else _bytes(edit(image.astype(np.float32) / np.float32(255), strength, scale))
+    wanted = rms(_quantised(edit(small, strength, 1.0)) - small)
+    if wanted == 0.0 or amount == 0.0:
+        return image.copy()
+    best: tuple[float, Callable[[Layer, float], Layer], float] | None = None
+    for other in _placebos(cue, rng):
+        size = _bisect(lambda s, other=other: rms(_quantised(other(small, s)) - small) - wanted, 0.0, 1.0)
+        changed = _quantised(other(small, size))
+        miss = abs(rms(changed - small) / wanted - 1) + abs((_score(cue, changed) - before) / amount)
+        if best is None or miss < best[0]:
+            best = (miss, other, size)
+        if miss <= 0.1:
+            break
+    assert best is not None
+    return _bytes(best[1](image.astype(np.float32) / np.float32(255), best[2]))
+
+
+def _score(cue: PropertyCue, layer: Layer) -> float:
+    """property_score of one layer, measuring only what the cue is made of."""
+    if cue.edit == "tint":
+        parts = dict(zip(("tint_red", "tint_blue"), tint(layer), strict=True))
+    elif cue.edit == "saturation":
+        parts = {"saturation": saturation(layer)}
+    else:
+        luma = layer @ LUMA
+        by_name = {"brightness": np.mean, "contrast": np.std, "sharpness": sharpness, "noise": noise}
+        parts = {cue.edit: float(by_name[cue.edit](luma))}
+    return sum(weight * parts[part] for part, weight in cue.weights.items())
+
+
+def rms(difference: NDArray[np.float32]) -> float:
+    """Root mean square over pixels and channels."""
+    return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
+
+
+def _bytes(layer: Layer) -> RGB:
+    return np.clip(np.rint(layer * 255), 0, 255).astype(np.uint8)
+
+
+def _quantised(layer: Layer) -> Layer:
+    return _bytes(layer).astype(np.float32) / np.float32(255)
+
+
+def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
+    """Where a function that grows crosses zero, or the end that comes nearest."""
+    if function(low) >= 0:
+        return low
+    if function(high) <= 0:
+        return high
+    for _ in range(14):
+        middle = (low + high) / 2
+        low, high = (middle, high) if function(middle) < 0 else (low, middle)
+    return low if abs(function(low)) <= abs(function(high)) else high
+
+
+# Edits: edit(layer, strength, scale) -> layer; strength in [-1, 1] grows with the cue's score, 0 changes nothing;
+# `scale` is the size of the layer relative to the working copy.
+Edit = Callable[[Layer, float, float], Layer]
+
+
+def _luma(layer: Layer) -> Layer:
+    return (layer @ LUMA)[..., None]
+
+
+def _gains(layer: Layer, angle: float, strength: float) -> Layer:
+    """A colour cast: gains on the channels that move the log chroma along `angle`, at the same mean luma."""
+    logs = _CHROMA.T @ (np.array([math.cos(angle), math.sin(angle)]) * strength)
+    tinted = layer * np.exp(logs).astype(np.float32)
+    level = _luma(layer).mean() / max(float(_luma(tinted).mean()), 1e-6)
+    return np.clip(tinted * np.float32(level), 0, 1)
+
+
+def _tint_edit(cue: PropertyCue, seed: int) -> Edit:
+    return lambda layer, strength, scale: _gains(layer, cue.angle, 2.0 * strength)
+
+
+def _brightness_edit(cue: PropertyCue, seed: int) -> Edit:
+    sign = cue.weights["brightness"]
+
+    def edit(layer: Layer, strength: float, scale: float) -> Layer:
+        gain = np.float32(math.exp(3.0 * sign * strength))
+        return layer * gain if gain <= 1 else 1 - (1 - layer) ** gain
+
+    return edit
+
+
+def _contrast_edit(cue: PropertyCue, seed: int) -> Edit:
+    sign = cue.weights["contrast"]
+
+    def edit(layer: Layer, strength: float, scale: float) -> Layer:
+        middle = _luma(layer).mean()
+        return np.clip(middle + (layer - middle) * np.float32(math.exp(3.0 * sign * strength)), 0, 1)
+
+    return edit
+
+
+def _saturation_edit(cue: PropertyCue, seed: int) -> Edit:
+    sign = cue.weights["saturation"]
+
+    def edit(layer: Layer, strength: float, scale: float) -> Layer:
+        way = sign * strength
+        factor = np.float32(1 + way if way <= 0 else math.exp(3.0 * way))
+        grey = _luma(layer)
+        return np.clip(grey + (layer - grey) * factor, 0, 1)
+
+    return edit
+
+
+def _sharpness_edit(cue: PropertyCue, seed: int) -> Edit:
+    import cv2
+
+    sign = -cue.weights["sharpness"]  # of blur
+
+    def edit(layer: Layer, strength: float, scale: float) -> Layer:
+        blur = sign * strength
+        if blur == 0:
+            return layer
+        sigma = scale * (8.0 * blur**2 + 0.2 if blur > 0 else 1.0)
+        smooth = cv2.GaussianBlur(layer, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        return smooth if blur > 0 else np.clip(layer - np.float32(4.0 * blur) * (layer - smooth), 0, 1)
+
+    return edit
+
+
+def _noise_edit(cue: PropertyCue, seed: int) -> Edit:
+    import cv2
+
+    def edit(layer: Layer, strength: float, scale: float) -> Layer:
+        height, width = layer.shape[:2]
+        if strength > 0:
+            size = (max(round(height / scale), 1), max(round(width / scale), 1))
+            grain = np.random.default_rng(seed).standard_normal((*size, 1)).astype(np.float32)
+            grain = cv2.resize(grain, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
+            return np.clip(layer + np.float32(0.5 * strength) * grain, 0, 1)
+        clean = cv2.medianBlur(_bytes(layer), 2 * math.ceil(scale) + 1).astype(np.float32) / np.float32(255)
+        return layer - np.float32(strength) * (clean - layer)
+
+    return edit
+
+
+_EDITS: dict[str, Callable[[PropertyCue, int], Edit]] = {
+    "tint": _tint_edit,
+    "brightness": _brightness_edit,
+    "contrast": _contrast_edit,
+    "saturation": _saturation_edit,
+    "sharpness": _sharpness_edit,
+    "noise": _noise_edit,
+}
+
+
+def _placebos(cue: PropertyCue, rng: np.random.Generator) -> list[Callable[[Layer, float], Layer]]:
+    """Edits (layer, strength in [0, 1]) that leave the cue's score nearly alone, the preferred first."""
+    if cue.edit == "tint":
+        turns = rng.permutation([90.0, -90.0])
+        return [lambda layer, s, turn=turn: _gains(layer, cue.angle + math.radians(turn), 3.0 * s) for turn in turns]
+    if cue.edit == "saturation":
+        ways = rng.permutation([1.0, -1.0])
+        return [lambda layer, s, way=way: _turned(layer, way * s * math.pi) for way in ways]
+    angles = rng.permutation(np.arange(0.0, 360.0, 30.0))
+    return [lambda layer, s, angle=angle: _isoluminant(layer, math.radians(angle), s) for angle in angles]
+
+
+def _turned(layer: Layer, angle: float) -> Layer:
+    """All hues turned by an angle about the grey axis, at each pixel's own luma."""
+    grey = _luma(layer)
+    around = np.full(3, 1 / math.sqrt(3))
+    cross = np.array([[0, -around[2], around[1]], [around[2], 0, -around[0]], [-around[1], around[0], 0]])
+    matrix = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross)
+    turned = layer @ matrix.T.astype(np.float32)
+    return np.clip(turned + (grey - _luma(turned)), 0, 1)
+
+
+def _isoluminant(layer: Layer, angle: float, strength: float) -> Layer:
+    """A colour added to every pixel that leaves its luma as it is, as far as the pixel's channels allow."""
+    color = (_CHROMA.T @ np.array([math.cos(angle), math.sin(angle)])).astype(np.float32)
+    color = color - np.float32(color @ LUMA)
+    # the largest step each pixel can take before a channel leaves [0, 1]
+    with np.errstate(divide="ignore"):
+        room = np.where(color > 0, (1 - layer) / color, np.where(color < 0, -layer / color, np.inf)).min(axis=2)
+    return layer + np.minimum(room, np.float32(strength))[..., None] * color
+
+
+assert {part for cue in PROPERTY_CUES.values() for part in cue.weights} <= set(PROPERTIES)
