@@ -177,9 +177,7 @@ def summary(data: ReportData, cards: list[ClassCard], views: list[FindingView]) 
         parts.append(f"{_listing_classes(by_state['clean'])} came out clean.")
     if by_state["undecided"]:
         open_ones = _listing_classes(by_state["undecided"])
-        parts.append(
-            f"For {open_ones} nothing is confirmed; more images would settle the undecided cues."
-        )
+        parts.append(f"For {open_ones} nothing is confirmed; more images would settle the undecided cues.")
     if by_state["untested"]:
         parts.append(f"{_listing_classes(by_state['untested'])} could not be tested.")
     return " ".join(parts)

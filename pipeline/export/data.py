@@ -1,0 +1,59 @@
+"""What an exporter is given: the rows of a finished audit."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ExportData:
+    """`run` is run.json; the others hold rows of the tables of their names; presence may be empty."""
+
+    run: dict[str, Any]
+    findings: list[Row]
+    images: list[Row]
+    presence: list[Row] = field(default_factory=list)
+
+    @cached_property
+    def images_by_id(self) -> dict[str, Row]:
+        """Each image's row."""
+        return {row["image_id"]: row for row in self.images}
+
+    @cached_property
+    def scores(self) -> dict[tuple[str, str], float]:
+        """(image id, cue id) to the cue's presence score."""
+        return {(row["image_id"], row["cue_id"]): row["score"] for row in self.presence}
+
+    @cached_property
+    def _without(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for row in self.presence:
+            if not row["present"]:
+                found[row["cue_id"]].append(row["image_id"])
+        return found
+
+    def evidence(self, finding: Row) -> list[tuple[Row, list[list[float]]]]:
+        """The finding's evidence images (those still known), each with the cue's boxes in it."""
+        boxes = finding["evidence_boxes"] or []
+        return [
+            (self.images_by_id[image_id], list(boxes[i] or []) if i < len(boxes) else [])
+            for i, image_id in enumerate(finding["evidence_ids"] or [])
+            if image_id in self.images_by_id
+        ]
+
+    def without(self, finding: Row, most: int) -> list[Row]:
+        """Images of the finding's class in which the cue was not seen, those of the lowest scores first."""
+        mine = [
+            self.images_by_id[image_id]
+            for image_id in self._without[finding["cue_id"]]
+            if image_id in self.images_by_id and self.images_by_id[image_id]["label"] == finding["label"]
+        ]
+        order = sorted(
+            mine, key=lambda image: (self.scores[image["image_id"], finding["cue_id"]], image["image_id"])
+        )
+        return order[:most]
