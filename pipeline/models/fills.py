@@ -1,0 +1,208 @@
+"""Fills: what stands in the place of a part that is taken out of a picture.
+
+Each takes `image` (height, width, 3) uint8 RGB, `mask` (height, width) bool and a generator, returns a new picture of
+the same shape, leaves every pixel outside the mask as it was, and never uses what was under it. Separate parts of a
+mask are filled separately. Where nothing is left outside the mask, the fill is mid-grey.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.images import RGB
+
+Mask = NDArray[np.bool_]
+Layer = NDArray[np.float32]
+
+GREY = 127
+WORKING_SIZE = 256
+"""Blur and inpainting of a larger part are done on a smaller copy of it: their result is smooth anyway."""
+MOST_SHIFTS = 400
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A connected part of a mask in a window of the picture; `outside` are the window's pixels in no part at all."""
+
+    rows: slice
+    columns: slice
+    inside: Mask
+    outside: Mask
+
+
+def _parts(mask: Mask, margin: float) -> Iterator[_Part]:
+    """The connected parts of a mask, each in a window wider by `margin` of its longer side (at least 4 pixels)."""
+    import cv2
+
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    for label, (x, y, width, height, _) in enumerate(boxes.tolist()):
+        if label == 0:
+            continue
+        pad = max(math.ceil(margin * max(width, height)), 4)
+        rows = slice(max(y - pad, 0), min(y + height + pad, mask.shape[0]))
+        columns = slice(max(x - pad, 0), min(x + width + pad, mask.shape[1]))
+        yield _Part(rows, columns, labels[rows, columns] == label, ~mask[rows, columns])
+
+
+def _check(image: RGB, mask: Mask) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or mask.shape != image.shape[:2]:
+        raise ValueError(f"a fill takes (h, w, 3) uint8 and (h, w) bool, not {image.shape} {image.dtype} and {mask.shape}")
+
+
+def mean(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
+    """One colour: the mean of a ring round the part, a tenth of its size wide."""
+    mask = np.asarray(mask, dtype=bool)
+    _check(image, mask)
+    filled = image.copy()
+    for part in _parts(mask, 0.1):
+        window = image[part.rows, part.columns]
+        filled[part.rows, part.columns][part.inside] = _ring_color(window, part)
+    return filled
+
+
+def _ring_color(window: RGB, part: _Part) -> NDArray[np.uint8]:
+    import cv2
+
+    width = max(math.ceil(0.1 * math.sqrt(part.inside.sum())), 2)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
+    ring = cv2.dilate(part.inside.astype(np.uint8), kernel).astype(bool) & part.outside
+    if not ring.any():
+        ring = part.outside
+    if not ring.any():
+        return np.full(3, GREY, dtype=np.uint8)
+    return np.rint(window[ring].mean(axis=0)).astype(np.uint8)
+
+
+def blur(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
+    """The surroundings, blurred into the part (normalised convolution: what is masked has no weight).
+
+    The width of the Gaussian goes with the part's depth, so that its middle is reached too.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    _check(image, mask)
+    filled = image.copy()
+    for part in _parts(mask, 0.5):
+        smooth = _continued(image[part.rows, part.columns], part)
+        filled[part.rows, part.columns][part.inside] = np.rint(smooth[part.inside]).astype(np.uint8)
+    return filled
+
+
+def _continued(window: RGB, part: _Part) -> Layer:
+    """Normalised convolution (Knutsson and Westin 1993) of the window's outside pixels, in 0..255."""
+    import cv2
+
+    if not part.outside.any():
+        return np.full(window.shape, GREY, dtype=np.float32)
+    height, width = part.inside.shape
+    scale = min(64 / max(height, width), 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    weight = part.outside.astype(np.float32)
+    weighted = cv2.resize(window.astype(np.float32) * weight[..., None], size, interpolation=cv2.INTER_AREA)
+    weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
+    depth = float(cv2.distanceTransform((weight <= 0.5).astype(np.uint8), cv2.DIST_L2, 3).max()) if (weight > 0.5).any() else 0.0
+    sigma = max(0.75 * min(depth, float(max(size))), 1.0)
+    total = cv2.GaussianBlur(weighted, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT).reshape(size[1], size[0], 3)
+    norm = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)[..., None]
+    color = window[part.outside].mean(axis=0, dtype=np.float64).astype(np.float32)
+    # a trace of the mean colour where the Gaussian doesn't reach
+    smooth = (total + np.float32(1e-6) * color) / (norm + np.float32(1e-6))
+    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, 3)
+
+
+def inpaint(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
+    """Lines and colours led in from the edge (Telea 2004, through OpenCV)."""
+    import cv2
+
+    mask = np.asarray(mask, dtype=bool)
+    _check(image, mask)
+    filled = image.copy()
+    for part in _parts(mask, 0.2):
+        window = image[part.rows, part.columns]
+        if not part.outside.any():
+            filled[part.rows, part.columns][part.inside] = GREY
+            continue
+        # other parts of the mask in the window must not lend their content: they are holes too
+        hole = (~part.outside).astype(np.uint8)
+        scale = min(WORKING_SIZE / max(hole.shape), 1.0)
+        size = (max(round(hole.shape[1] * scale), 1), max(round(hole.shape[0] * scale), 1))
+        radius = max(0.03 * max(size), 3.0)
+        blank = window * part.outside[..., None].astype(np.uint8)
+        if scale < 1:
+            share = cv2.resize(part.outside.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+            small = cv2.resize(blank.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+            small = np.rint(small / np.maximum(share, 1e-6)[..., None]).clip(0, 255).astype(np.uint8)
+            done = cv2.inpaint(small, (share < 0.5).astype(np.uint8), radius, cv2.INPAINT_TELEA)
+            done = cv2.resize(done, hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        else:
+            done = cv2.inpaint(np.ascontiguousarray(blank), hole, radius, cv2.INPAINT_TELEA)
+        filled[part.rows, part.columns][part.inside] = done[part.inside]
+    return filled
+
+
+def patch(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
+    """A piece from elsewhere in the same picture: the shift whose surroundings match the part's edge best.
+
+    The piece holds no masked pixel; it fades into the blurred surroundings towards the part's edge. Where no shift
+    stays inside the picture, the fill is that of `blur`. `rng` picks the shifts tried where there are many.
+    """
+    import cv2
+
+    mask = np.asarray(mask, dtype=bool)
+    _check(image, mask)
+    filled = image.copy()
+    for part in _parts(mask, 0.5):
+        smooth = _continued(image[part.rows, part.columns], part)
+        ys, xs = np.nonzero(part.inside)
+        ys, xs = ys + part.rows.start, xs + part.columns.start
+        shift = _best_shift(image, mask, part, (int(ys.min()), int(ys.max()), int(xs.min()), int(xs.max())), rng)
+        if shift is not None:
+            donor = image[ys + shift[0], xs + shift[1]].astype(np.float32)
+            padded = cv2.copyMakeBorder(part.inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+            depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1][part.inside]
+            feather = max(0.06 * math.sqrt(len(ys)), 1.0)
+            alpha = np.clip(depth / (feather + 1), 0, 1)[:, None]
+            smooth[part.inside] += alpha * (donor - smooth[part.inside])
+        filled[part.rows, part.columns][part.inside] = np.rint(smooth[part.inside]).clip(0, 255).astype(np.uint8)
+    return filled
+
+
+def _best_shift(
+    image: RGB, mask: Mask, part: _Part, box: tuple[int, int, int, int], rng: np.random.Generator
+) -> tuple[int, int] | None:
+    """(dy, dx) that keeps the part in the picture and off the mask, of the least difference along its edge."""
+    import cv2
+
+    height, width = mask.shape
+    top, bottom, left, right = box
+    dy, dx = np.meshgrid(np.arange(-top, height - bottom), np.arange(-left, width - right), indexing="ij")
+    dy, dx = dy.ravel(), dx.ravel()
+    # masked pixels in the shifted bounding box, by an integral image: a quick bound before the exact test
+    table = cv2.integral(mask.astype(np.uint8))
+    y0, y1, x0, x1 = top + dy, bottom + dy + 1, left + dx, right + dx + 1
+    clear = table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0] == 0
+    dy, dx = dy[clear], dx[clear]
+    if not len(dy):
+        return None
+    if len(dy) > MOST_SHIFTS:
+        chosen = np.sort(rng.choice(len(dy), MOST_SHIFTS, replace=False))
+        dy, dx = dy[chosen], dx[chosen]
+    ring = cv2.dilate(part.inside.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool) & part.outside
+    ry, rx = np.nonzero(ring)
+    if not len(ry):
+        return int(dy[0]), int(dx[0])
+    step = max(len(ry) // 200, 1)
+    ry, rx = ry[::step] + part.rows.start, rx[::step] + part.columns.start
+    there_y, there_x = ry + dy[:, None], rx + dx[:, None]
+    usable = (there_y >= 0) & (there_y < height) & (there_x >= 0) & (there_x < width)
+    there_y, there_x = there_y.clip(0, height - 1), there_x.clip(0, width - 1)
+    usable &= ~mask[there_y, there_x]
+    difference = image[there_y, there_x].astype(np.float32) - image[ry, rx].astype(np.float32)
+    cost = (np.square(difference).mean(axis=2) * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
+    cost[~usable.any(axis=1)] = np.inf
+    best = int(cost.argmin())
+    return int(dy[best]), int(dx[best])
