@@ -1,4 +1,4 @@
-"""The rendered world: scenes as data, drawn by vector shapes, with words and boxes that are true by construction."""
+"""The rendered world: scenes as data, drawn by vector shapes, with words and boxes true by construction."""
 
 from .backgrounds import BACKGROUNDS, HELD_OUT_BACKGROUNDS, TRAIN_BACKGROUNDS
 from .captions import CONCEPTS, VISIBLE, Concept, describe, questions, truth

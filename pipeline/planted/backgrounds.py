@@ -1,7 +1,7 @@
 """The backgrounds of the rendered world: real texture, and for outdoor scenes a horizon and a few props.
 
-A background is drawn on a canvas that reaches MARGIN beyond the picture on every side, so that a rolled camera
-sees more of the same scene and not its edge.
+A background is drawn on a canvas that reaches MARGIN beyond the picture on every side, so that a rolled
+camera sees more of the same scene and not its edge.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pen import SHIFT, Color, shade
-from .textures import tile
+from .textures import Tile, tile
 
 Canvas = NDArray[np.uint8]  # (n, n, 3) RGB
 Rng = np.random.Generator
@@ -27,12 +27,27 @@ def _fill(image: Canvas, points: object, color: Color) -> None:
     cv2.fillPoly(image, [np.rint(scaled).astype(np.int32)], color, cv2.LINE_AA, SHIFT)
 
 
+def _below(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The outline of everything under a line, in canvas shares."""
+    return np.concatenate([np.stack([x, y], axis=1), [[1.0, 1.0], [0.0, 1.0]]])
+
+
 def _disc(image: Canvas, x: float, y: float, r: float, color: Color) -> None:
     n = image.shape[0] * 2**SHIFT
     cv2.circle(image, (int(x * n), int(y * n)), int(r * n), color, -1, cv2.LINE_AA, SHIFT)
 
 
-def _flat(name: str, rng: Rng, n: int, angle: float = 0.0, scale: tuple[float, float] = (0.75, 1.3)) -> Canvas:
+def _warped(texture: Tile, back: NDArray[np.float64], n: int) -> Canvas:
+    """The texture through the affine map (2, 3) from canvas to texture pixels, mirrored at its edges."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(texture, back, (n, n), flags=flags, borderMode=cv2.BORDER_REFLECT), np.uint8
+    )
+
+
+def _flat(
+    name: str, rng: Rng, n: int, angle: float = 0.0, scale: tuple[float, float] = (0.75, 1.3)
+) -> Canvas:
     """A random crop of a texture seen from straight ahead (n, n, 3), turned by up to +-`angle` degrees."""
     texture = tile(name, n, int(rng.integers(3)))
     side = texture.shape[0]
@@ -43,7 +58,7 @@ def _flat(name: str, rng: Rng, n: int, angle: float = 0.0, scale: tuple[float, f
     x, y = rng.uniform(0.15, 0.85, 2) * side
     back = np.array([[c * flip, -s, x], [s * flip, c, y]])
     back[:, 2] -= back[:, :2] @ (n / 2, n / 2)
-    return cv2.warpAffine(texture, back, (n, n), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)
+    return _warped(texture, back, n)
 
 
 def _ground(image: Canvas, name: str, rng: Rng, top: float, spread: float = 2.4) -> None:
@@ -60,7 +75,7 @@ def _ground(image: Canvas, name: str, rng: Rng, top: float, spread: float = 2.4)
     source = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float32)
     target = np.array([[0, 0], [n, 0], [n + wide, deep], [-wide, deep]], np.float32)
     matrix = cv2.getPerspectiveTransform(source, target)
-    image[row:] = cv2.warpPerspective(texture, matrix, (n, deep), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    image[row:] = cv2.warpPerspective(texture, matrix, (n, deep), borderMode=cv2.BORDER_REFLECT)
 
 
 def _sky(rng: Rng, n: int, horizon: float) -> Canvas:
@@ -73,14 +88,16 @@ def _sky(rng: Rng, n: int, horizon: float) -> Canvas:
     flip = rng.random() < 0.5
     a = w / n * (-1 if flip else 1)
     back = np.array([[a, 0, x + (w if flip else 0)], [0, (side - y) / (n * max(horizon, 0.3)), y]])
-    return cv2.warpAffine(texture, back, (n, n), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)
+    return _warped(texture, back, n)
 
 
 def _ridge(image: Canvas, rng: Rng, y: float, height: float, color: Color, waves: int = 3) -> None:
     """Rolling hills: everything below a smooth line about the row `y` (a share) takes the colour."""
     x = np.linspace(0, 1, 24)
-    line = sum(rng.uniform(-1, 1) / (k + 1) * np.sin((k + 1) * 4 * x + rng.uniform(0, 7)) for k in range(waves))
-    _fill(image, np.concatenate([np.stack([x, y - height * (0.5 + 0.5 * np.asarray(line))], 1), [(1, 1), (0, 1)]]), color)
+    line = np.zeros_like(x)
+    for k in range(1, waves + 1):
+        line += rng.uniform(-1, 1) / k * np.sin(4 * k * x + rng.uniform(0, 7))
+    _fill(image, _below(x, y - height * (0.5 + 0.5 * line)), color)
 
 
 def _sun(image: Canvas, rng: Rng, color: Color, low: float, high: float, r: float = 0.05) -> None:
@@ -98,10 +115,9 @@ def beach(rng: Rng, n: int, horizon: float) -> Canvas:
     x = np.linspace(0, 1, 20)
     wave = 0.018 * np.sin(x * rng.uniform(5, 11) + rng.uniform(0, 7)) + rng.uniform(-0.08, 0.08) * (x - 0.5)
     for drop, color in ((0.0, (236, 244, 246)), (0.025, (176, 148, 104))):
-        _fill(image, np.concatenate([np.stack([x, shore + drop + wave], 1), [(1, 1), (0, 1)]]), color)
+        _fill(image, _below(x, shore + drop + wave), color)
     mask = np.zeros((n, n), np.uint8)
-    below = np.concatenate([np.stack([x, shore + 0.055 + wave], 1), [(1, 1), (0, 1)]])
-    cv2.fillPoly(mask, [np.rint(below * n).astype(np.int32)], 255)
+    cv2.fillPoly(mask, [np.rint(_below(x, shore + 0.055 + wave) * n).astype(np.int32)], 255)
     cv2.copyTo(sand, mask, image)
     return image
 
@@ -145,14 +161,18 @@ def forest(rng: Rng, n: int, horizon: float) -> Canvas:
         x, w = rng.uniform(0, 1), 0.012 + 0.03 * depth
         bark = shade((92, 72, 52), 0.25 - 0.55 * depth)
         foot = horizon + 0.09 + 0.12 * depth
-        _fill(image, ((x - w * 0.7, -0.1), (x + w * 0.7, -0.1), (x + w, foot), (x - w, foot)), bark)
-        _fill(image, ((x - w * 0.7, -0.1), (x - w * 0.2, -0.1), (x - w * 0.4, foot), (x - w, foot)), shade(bark, 0.18))
+        for right, color in ((1.0, bark), (-0.4, shade(bark, 0.18))):  # the whole trunk, then its lit side
+            _fill(
+                image,
+                ((x - w * 0.7, -0.1), (x + w * 0.7 * right, -0.1), (x + w * right, foot), (x - w, foot)),
+                color,
+            )
     return image
 
 
 def desert(rng: Rng, n: int, horizon: float) -> Canvas:
     image = _sky(rng, n, horizon)
-    image = cv2.addWeighted(image, 0.55, np.full_like(image, (250, 214, 150)), 0.45, 0)
+    image[:] = 0.55 * image + 0.45 * np.array((250, 214, 150))
     _sun(image, rng, (255, 220, 130), 0.22, max(0.24, horizon - 0.1))
     for k, color in enumerate(((222, 168, 112), (204, 138, 82))):
         _ridge(image, rng, horizon + 0.05 * k, 0.14 - 0.05 * k, color, 2)
@@ -162,7 +182,7 @@ def desert(rng: Rng, n: int, horizon: float) -> Canvas:
 
 def snowfield(rng: Rng, n: int, horizon: float) -> Canvas:
     image = _sky(rng, n, horizon)
-    image = cv2.addWeighted(image, 0.5, np.full_like(image, (206, 214, 224)), 0.5, 0)
+    image[:] = 0.5 * image + 0.5 * np.array((206, 214, 224))
     _ridge(image, rng, horizon, 0.14, (190, 204, 222))
     for x in rng.uniform(0, 1, int(rng.integers(5, 14))):
         h = rng.uniform(0.06, 0.13)
@@ -176,7 +196,7 @@ def snowfield(rng: Rng, n: int, horizon: float) -> Canvas:
 def city_street(rng: Rng, n: int, horizon: float) -> Canvas:
     image = _sky(rng, n, horizon)
     walls = _flat("windows", rng, n, scale=(0.5, 0.75))
-    x = -0.05
+    x: float = -0.05
     foot = int((horizon + 0.08) * n)
     while x < 1:
         w = rng.uniform(0.1, 0.22)
@@ -194,8 +214,8 @@ def city_street(rng: Rng, n: int, horizon: float) -> Canvas:
     y = kerb + rng.uniform(0.18, 0.26)
     start = rng.uniform(-0.2, 0)
     for k in range(6):
-        a = start + 0.24 * k
-        _fill(image, ((a, y), (a + 0.12, y), (a + 0.125, y + 0.022), (a - 0.005, y + 0.022)), (226, 222, 208))
+        x = start + 0.24 * k
+        _fill(image, ((x, y), (x + 0.12, y), (x + 0.125, y + 0.022), (x - 0.005, y + 0.022)), (226, 222, 208))
     return image
 
 
@@ -223,9 +243,11 @@ def mountain(rng: Rng, n: int, horizon: float) -> Canvas:
     image = _sky(rng, n, horizon)
     for k in range(3):
         x, h = rng.uniform(0.1, 0.9), rng.uniform(0.22, 0.42) * (1 - 0.15 * k)
-        w, peak, rock = h * rng.uniform(0.8, 1.1), horizon + 0.04 - h, shade((104, 112, 132), -0.1 * k)
-        _fill(image, ((x, peak), (x + w, horizon + 0.05), (x - w, horizon + 0.05)), rock)
-        _fill(image, ((x, peak), (x + w, horizon + 0.05), (x + 0.1 * w, horizon + 0.05), (x - 0.1 * w, peak + h * 0.4)), shade(rock, -0.25))
+        w, foot, rock = h * rng.uniform(0.8, 1.1), horizon + 0.05, shade((104, 112, 132), -0.1 * k)
+        peak = horizon + 0.04 - h
+        _fill(image, ((x, peak), (x + w, foot), (x - w, foot)), rock)
+        dark = shade(rock, -0.25)
+        _fill(image, ((x, peak), (x + w, foot), (x + 0.1 * w, foot), (x - 0.1 * w, peak + h * 0.4)), dark)
         cap = [(0, 0), (0.34, 0.34), (0.18, 0.28), (0.04, 0.42), (-0.12, 0.3), (-0.34, 0.34)]
         _fill(image, [(x + w * u, peak + h * v) for u, v in cap], (240, 244, 250))
     _ground(image, "grass", rng, horizon + 0.04)

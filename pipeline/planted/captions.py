@@ -69,13 +69,14 @@ CONCEPTS: tuple[Concept, ...] = (
 
 
 def truth(scene: Scene) -> dict[str, bool]:
-    """Which of CONCEPTS hold, by phrase. A blur counts from 1 px (at 96 px), noise from 7 %, a roll from 10 degrees,
-    a close-up from 1.4-fold; a small object is a main object of less than 18 % of the picture's side."""
+    """Which of CONCEPTS hold, by phrase. A blur counts from 1 px (at 96 px), noise from 7 %, a roll from
+    10 degrees, a close-up from 1.4-fold; a small object is a main object below 18 % of the picture's side."""
     seen = {p.name for p, share in zip(scene.objects, visible_shares(scene), strict=True) if share >= VISIBLE}
     kinds = {overlay.kind for overlay in scene.overlays}
     holds = {name: name in seen for name in TRAIN_OBJECTS}
     holds |= {name: name == scene.background for name in TRAIN_BACKGROUNDS}
-    holds |= {"text watermark": "watermark" in kinds, "caption bar": "caption bar" in kinds, "date stamp": "date stamp" in kinds}
+    holds["text watermark"] = "watermark" in kinds
+    holds |= {kind: kind in kinds for kind in ("caption bar", "date stamp")}
     holds |= {f"{name} lighting": scene.lighting == name for name in ("dark", "bright", "spotlight")}
     holds |= {f"{cast} tint": scene.cast == cast for cast in CASTS if cast}
     holds["blurry"] = scene.blur >= 1.0
@@ -100,8 +101,8 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def describe(scene: Scene, rng: np.random.Generator) -> str:
-    """A caption that names every object of which at least 35 % is seen, often with its colour; the background in two
-    of three, overlays and what is odd about the photograph often, in varied wording."""
+    """A caption that names every object of which at least 35 % is seen, often with its colour; the
+    background in two of three, overlays and what is odd about the photograph often, in varied wording."""
     names: list[str] = []
     told: set[str] = set()
     colored = rng.random() < 0.5
@@ -117,7 +118,8 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
     photo = _pick(rng, ("photo", "picture", "image"))
     extra = _extras(scene, rng)
     if not names:
-        return f"{with_article(look + photo).capitalize()} {_pick(rng, ('taken', 'with nothing to see'))} {place}{extra}."
+        taken = _pick(rng, ("taken", "with nothing to see"))
+        return f"{with_article(look + photo).capitalize()} {taken} {place}{extra}."
     things = _listed(names)
     where = f" {place}" if rng.random() < 0.67 else ""
     form = rng.random()
@@ -135,7 +137,8 @@ def describe(scene: Scene, rng: np.random.Generator) -> str:
 def _look(scene: Scene, rng: np.random.Generator) -> str:
     """Words before "photo", with a space after, or nothing."""
     holds = truth(scene)
-    words = [w for w, phrase in (("blurry", "blurry"), ("noisy", "noisy"), ("tilted", "tilted view"), ("close-up", "close-up view")) if holds[phrase]]
+    words = [w for w in ("blurry", "noisy") if holds[w]]
+    words += [w for w in ("tilted", "close-up") if holds[f"{w} view"]]
     if scene.lighting in ("dark", "bright"):
         words.append(scene.lighting)
     words = [word for word in words if rng.random() < 0.6]
@@ -153,8 +156,8 @@ def _extras(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def questions(scene: Scene, rng: np.random.Generator, n: int) -> list[tuple[str, str]]:
-    """`n` questions about trained objects, backgrounds and watermarks with their answers, "Yes" or "No", about half
-    each. An object that is present but less than 35 % seen is not asked about."""
+    """`n` questions about trained objects, backgrounds and watermarks with their answers, "Yes" or "No",
+    about half each. An object that is present but less than 35 % seen is not asked about."""
     placed = {p.name for p in scene.objects}
     shares = visible_shares(scene)
     seen = sorted({p.name for p, share in zip(scene.objects, shares, strict=True) if share >= VISIBLE})

@@ -10,7 +10,7 @@ import numpy as np
 from . import objects_indoors as indoors
 from . import objects_nature as nature
 from . import objects_outdoors as outdoors
-from .pen import COLORS, Color, Pen
+from .pen import Color, Pen
 
 Draw = Callable[[Pen, np.random.Generator, Color], None]
 
@@ -19,8 +19,8 @@ Draw = Callable[[Pen, np.random.Generator, Color], None]
 class Object:
     """One kind of thing.
 
-    `tilt` is the largest angle in degrees at which it is usually seen; `grounded` things cast a contact shadow below
-    themselves, others a faint one behind. `held_out` ones are never shown to the models trained on this world.
+    `tilt` is the largest angle in degrees at which it is seen; `grounded` things cast a contact shadow below
+    themselves, others a faint one behind. `held_out` ones are never shown to models trained on this world.
     """
 
     name: str
@@ -54,7 +54,9 @@ OBJECTS: dict[str, Object] = {
         Object("umbrella", outdoors.umbrella, (*_BRIGHT, "black"), tilt=30),
         Object("ladder", outdoors.ladder, ("brown", "gray", "red", "orange", "blue"), tilt=20),
         Object("tree", nature.tree, ("green", "orange", "yellow", "red"), tilt=4),
-        Object("flower", nature.flower, ("red", "orange", "yellow", "blue", "purple", "pink", "white"), tilt=15),
+        Object(
+            "flower", nature.flower, ("red", "orange", "yellow", "blue", "purple", "pink", "white"), tilt=15
+        ),
         Object("mushroom", nature.mushroom, ("red", "brown", "orange", "white", "purple"), tilt=10),
         Object("cactus", nature.cactus, ("green",), tilt=6),
         Object("fish", nature.fish, _BRIGHT, tilt=20, grounded=False),
@@ -78,7 +80,13 @@ OBJECTS: dict[str, Object] = {
         Object("robot", indoors.robot, (*_BRIGHT, "gray"), held_out=True),
         Object("crown", indoors.crown, ("yellow", "gray", "orange"), tilt=12, held_out=True),
         Object("turtle", nature.turtle, ("green", "brown"), held_out=True),
-        Object("ice cream", indoors.ice_cream, ("pink", "brown", "white", "yellow", "green"), tilt=12, held_out=True),
+        Object(
+            "ice cream",
+            indoors.ice_cream,
+            ("pink", "brown", "white", "yellow", "green"),
+            tilt=12,
+            held_out=True,
+        ),
         Object("tent", outdoors.tent, _BRIGHT, tilt=5, held_out=True),
         Object("bell", indoors.bell, ("yellow", "gray", "red"), tilt=20, held_out=True),
         Object("scissors", indoors.scissors, _BRIGHT, tilt=60, held_out=True),

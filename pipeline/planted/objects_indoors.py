@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .pen import GLASS, GOLD, INK, PAPER, STEEL, WOOD, Color, Pen, contrast, shade
+from .pen import GOLD, INK, PAPER, STEEL, WOOD, Color, Pen, contrast, shade
 
 
-def _turned(points: list[tuple[float, float]], angle: float, x: float = 0.0, y: float = 0.0) -> list[tuple[float, float]]:
+def _turned(points: list[tuple[float, float]], angle: float) -> list[tuple[float, float]]:
     c, s = float(np.cos(np.deg2rad(angle))), float(np.sin(np.deg2rad(angle)))
-    return [(x + u * c - v * s, y + u * s + v * c) for u, v in points]
+    return [(u * c - v * s, u * s + v * c) for u, v in points]
 
 
 def cup(pen: Pen, rng: np.random.Generator, color: Color) -> None:
@@ -89,7 +89,7 @@ def guitar(pen: Pen, rng: np.random.Generator, color: Color) -> None:
         pen.line(((-0.22, y), (0.22, y)), STEEL, 0.05)
     waist = rng.uniform(0.24, 0.3)
     half = [(0.16, -0.14), (0.36, 0.0), (0.32, 0.18), (waist, 0.3), (0.44, 0.5), (0.52, 0.74), (0.34, 0.96)]
-    pen.blob(half + [(0, 1)] + [(-x, y) for x, y in reversed(half)], color)
+    pen.mirrored([*half, (0, 1)], color)
     pen.circle(0, 0.3, 0.15, shade(color, -0.6))
     pen.rect(-0.18, 0.66, 0.18, 0.74, INK)
     pen.line(((-0.03, -0.7), (-0.03, 0.7)), PAPER, 0.02)
@@ -111,12 +111,16 @@ def hat(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.ellipse(0, 0.5, 1, 0.26, shade(color, -0.2))
     pen.ellipse(0, 0.44, 1, 0.24, color)
     top = rng.uniform(-0.75, -0.55)
-    pen.blob(((-0.56, 0.4), (-0.5, top + 0.1), (-0.2, top), (0, top + 0.08), (0.2, top), (0.5, top + 0.1), (0.56, 0.4), (0, 0.54)), color)
-    pen.poly(((-0.55, 0.12), (0.55, 0.12), (0.57, 0.4), (0.3, 0.48), (0, 0.51), (-0.3, 0.48), (-0.57, 0.4)), contrast(color, GOLD, (60, 50, 60)))
+    pen.mirrored(((0, top + 0.08), (0.2, top), (0.5, top + 0.1), (0.56, 0.4), (0, 0.54)), color)
+    band = contrast(color, GOLD, (60, 50, 60))
+    pen.poly(
+        ((-0.55, 0.12), (0.55, 0.12), (0.57, 0.4), (0.3, 0.48), (0, 0.51), (-0.3, 0.48), (-0.57, 0.4)), band
+    )
 
 
 def book(pen: Pen, rng: np.random.Generator, color: Color) -> None:
-    pen.poly(((-0.7, -0.92), (0.66, -0.92), (0.78, -0.8), (0.78, 0.95), (-0.58, 0.95), (-0.7, 0.82)), shade(color, -0.4))
+    back = ((-0.7, -0.92), (0.66, -0.92), (0.78, -0.8), (0.78, 0.95), (-0.58, 0.95), (-0.7, 0.82))
+    pen.poly(back, shade(color, -0.4))
     pen.poly(((-0.6, 0.78), (0.62, 0.78), (0.72, 0.88), (-0.52, 0.88)), PAPER)
     pen.poly(((0.62, -0.88), (0.73, -0.78), (0.73, 0.88), (0.62, 0.78)), shade(PAPER, -0.12))
     pen.rect(-0.7, -0.95, 0.64, 0.8, color)
@@ -133,7 +137,7 @@ def book(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 def bottle(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.rect(-0.12, -0.98, 0.12, -0.82, WOOD if rng.random() < 0.5 else GOLD)
     width = rng.uniform(0.32, 0.4)
-    pen.blob(((-0.12, -0.84), (0.12, -0.84), (0.13, -0.45), (width, -0.1), (width, 0.9), (0, 0.99), (-width, 0.9), (-width, -0.1), (-0.13, -0.45)), color)
+    pen.mirrored(((0.12, -0.84), (0.13, -0.45), (width, -0.1), (width, 0.9), (0, 0.99)), color)
     pen.rect(-width, 0.12, width, 0.62, PAPER)
     pen.line(((-width * 0.6, 0.28), (width * 0.6, 0.28)), INK, 0.06)
     pen.circle(0, 0.45, 0.1, shade(color, -0.1))
@@ -142,7 +146,8 @@ def bottle(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 
 def drum(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.ellipse(0, 0.55, 0.86, 0.3, shade(GOLD, -0.3))
-    pen.poly(((-0.86, -0.3), (0.86, -0.3), (0.86, 0.48), (0.5, 0.7), (0, 0.78), (-0.5, 0.7), (-0.86, 0.48)), color)
+    shell = ((-0.86, -0.3), (0.86, -0.3), (0.86, 0.48), (0.5, 0.7), (0, 0.78), (-0.5, 0.7), (-0.86, 0.48))
+    pen.poly(shell, color)
     zig = [(-0.86, -0.1), (-0.58, 0.6), (-0.29, 0.02), (0, 0.72), (0.29, 0.02), (0.58, 0.6), (0.86, -0.1)]
     pen.line(zig, contrast(color), 0.06)
     pen.ellipse(0, -0.26, 0.88, 0.32, GOLD)
@@ -175,7 +180,11 @@ def robot(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 
 def crown(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     high = rng.uniform(-0.74, -0.6)
-    pen.poly(((-0.8, 0.62), (-0.96, high + 0.1), (-0.46, 0.02), (0, high - 0.14), (0.46, 0.02), (0.96, high + 0.1), (0.8, 0.62)), color)
+    side, dip = high + 0.1, 0.02
+    pen.poly(
+        ((-0.8, 0.62), (-0.96, side), (-0.46, dip), (0, high - 0.14), (0.46, dip), (0.96, side), (0.8, 0.62)),
+        color,
+    )
     pen.rect(-0.8, 0.4, 0.8, 0.7, shade(color, -0.25))
     for x, y in ((-0.94, high + 0.08), (0, high - 0.14), (0.94, high + 0.08)):
         pen.circle(x * 0.96, y, 0.11, PAPER)
@@ -190,7 +199,16 @@ def ice_cream(pen: Pen, rng: np.random.Generator, color: Color) -> None:
         pen.line(((k + 0.16, 0.02), (k * 0.4 - 0.1, 0.6)), (170, 116, 58), 0.04)
     pen.circle(0.16, -0.56, 0.38, shade(color, 0.4))
     pen.circle(-0.1, -0.24, 0.46, color)
-    pen.blob(((-0.54, -0.1), (-0.3, -0.04), (-0.1, 0.12), (0.1, -0.02), (0.42, -0.06), (0.4, -0.26), (-0.5, -0.26)), color)
+    drip = (
+        (-0.54, -0.1),
+        (-0.3, -0.04),
+        (-0.1, 0.12),
+        (0.1, -0.02),
+        (0.42, -0.06),
+        (0.4, -0.26),
+        (-0.5, -0.26),
+    )
+    pen.blob(drip, color)
     if rng.random() < 0.6:
         pen.circle(0.2, -0.88, 0.12, (206, 30, 50))
     for x, y in rng.uniform((-0.35, -0.5), (0.2, -0.1), (6, 2)):
@@ -200,7 +218,7 @@ def ice_cream(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 def bell(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.ring(0, -0.82, 0.13, 0.13, shade(color, -0.3), 0.09)
     pen.circle(rng.uniform(-0.15, 0.15), 0.82, 0.17, shade(color, -0.5))
-    pen.blob(((0, -0.76), (0.36, -0.6), (0.48, -0.1), (0.6, 0.4), (0.84, 0.72), (0, 0.78), (-0.84, 0.72), (-0.6, 0.4), (-0.48, -0.1), (-0.36, -0.6)), color)
+    pen.mirrored(((0, -0.76), (0.36, -0.6), (0.48, -0.1), (0.6, 0.4), (0.84, 0.72), (0, 0.78)), color)
     pen.ellipse(0, 0.72, 0.84, 0.1, shade(color, -0.25))
     pen.line(((-0.56, 0.36), (0.56, 0.36)), shade(color, -0.25), 0.06)
     pen.ellipse(-0.24, -0.2, 0.07, 0.3, shade(color, 0.6), 8)

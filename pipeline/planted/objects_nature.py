@@ -19,10 +19,9 @@ def tree(pen: Pen, rng: np.random.Generator, color: Color) -> None:
             pen.poly(((0, y - 0.72), (w, y), (-w, y)), shade(color, -0.15 - y * 0.2))
         return
     pen.line(((0.02, 0.5), (0.3, 0.15)), WOOD, 0.08)
-    lumps = [(-0.4, 0.05, 0.36), (0.42, 0.02, 0.36), (-0.28, -0.4, 0.38), (0.3, -0.42, 0.36), (0, -0.62, 0.36), (0, -0.1, 0.46)]
-    for x, y, r in lumps:
+    for x, y in ((-0.4, 0.05), (0.42, 0.02), (-0.28, -0.4), (0.3, -0.42), (0, -0.62), (0, -0.1)):
         dx, dy = rng.uniform(-0.06, 0.06, 2)
-        pen.circle(x + dx, y + dy, r, shade(color, -0.22 - 0.2 * y - 0.12 * x))
+        pen.circle(x + dx, y + dy, 0.38, shade(color, -0.22 - 0.2 * y - 0.12 * x))
     for x, y in rng.uniform((-0.4, -0.7), (0.25, 0.0), (5, 2)):
         pen.circle(x, y, 0.1, shade(color, 0.2))
 
@@ -35,18 +34,20 @@ def flower(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     for k in range(n):
         a = turn + 360 * k / n
         c, s = float(np.cos(np.deg2rad(a))), float(np.sin(np.deg2rad(a)))
-        pen.ellipse(0.36 * c, -0.4 + 0.36 * s, 0.28, 1.0 / n + 0.05, shade(color, 0.12 if k % 2 else -0.06), a)
+        pen.ellipse(
+            0.36 * c, -0.4 + 0.36 * s, 0.28, 1.0 / n + 0.05, shade(color, 0.12 if k % 2 else -0.06), a
+        )
     middle = contrast(color, GOLD, (120, 74, 36))
     pen.circle(0, -0.4, 0.2, middle)
     pen.circle(-0.04, -0.44, 0.1, shade(middle, 0.3))
 
 
 def mushroom(pen: Pen, rng: np.random.Generator, color: Color) -> None:
-    pen.blob(((-0.22, 0.05), (0.22, 0.05), (0.26, 0.6), (0.36, 0.9), (0, 0.97), (-0.36, 0.9), (-0.26, 0.6)), (238, 226, 200))
+    pen.mirrored(((0.22, 0.05), (0.26, 0.6), (0.36, 0.9), (0, 0.97)), (238, 226, 200))
     pen.ellipse(0, 0.12, 0.62, 0.17, (214, 192, 160))
-    pen.blob(((-0.97, 0.06), (-0.82, -0.46), (-0.3, -0.86), (0.3, -0.86), (0.82, -0.46), (0.97, 0.06), (0.5, 0.14), (0, 0.04), (-0.5, 0.14)), color)
+    pen.mirrored(((0.3, -0.86), (0.82, -0.46), (0.97, 0.06), (0.5, 0.14), (0, 0.04)), color)
     spots = contrast(color, PAPER, (150, 60, 50))
-    for x, y, r in ((-0.5, -0.3, 0.15), (0.05, -0.55, 0.17), (0.5, -0.26, 0.14), (-0.05, -0.14, 0.1), (0.75, 0.0, 0.08)):
+    for x, y, r in ((-0.5, -0.3, 0.15), (0.05, -0.55, 0.17), (0.5, -0.26, 0.14), (-0.05, -0.14, 0.1)):
         dx, dy = rng.uniform(-0.07, 0.07, 2)
         pen.ellipse(x + dx, y + dy, r, r * 0.85, spots)
 
@@ -70,7 +71,19 @@ def fish(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     fin = shade(color, -0.25)
     pen.blob(((-0.5, 0), (-0.98, -0.5), (-0.86, 0), (-0.98, 0.5)), fin)
     pen.blob(((-0.15, -0.36), (-0.1, -0.66), (0.3, -0.5), (0.36, -0.3)), fin)
-    pen.blob(((-0.66, 0), (-0.2, -0.4), (0.4, -0.42), (0.86, -0.16), (0.98, 0.04), (0.8, 0.24), (0.3, 0.42), (-0.2, 0.36)), color)
+    pen.blob(
+        (
+            (-0.66, 0),
+            (-0.2, -0.4),
+            (0.4, -0.42),
+            (0.86, -0.16),
+            (0.98, 0.04),
+            (0.8, 0.24),
+            (0.3, 0.42),
+            (-0.2, 0.36),
+        ),
+        color,
+    )
     pen.blob(((-0.5, 0.05), (0, 0.14), (0.6, 0.14), (0.8, 0.22), (0.3, 0.4), (-0.2, 0.34)), shade(color, 0.5))
     stripe = contrast(color)
     for x in (-0.2, 0.12) if rng.random() < 0.6 else ():
@@ -84,10 +97,26 @@ def bird(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.poly(((-0.4, 0.1), (-1, -0.08), (-0.96, 0.24), (-0.4, 0.34)), shade(color, -0.35))
     for x in (-0.02, 0.16):
         pen.line(((x, 0.5), (x + 0.03, 0.92), (x + 0.16, 0.92)), (214, 130, 40), 0.06)
-    pen.blob(((-0.62, 0.14), (-0.2, -0.2), (0.24, -0.6), (0.56, -0.72), (0.8, -0.48), (0.68, -0.08), (0.44, 0.4), (0, 0.58), (-0.42, 0.44)), color)
+    pen.blob(
+        (
+            (-0.62, 0.14),
+            (-0.2, -0.2),
+            (0.24, -0.6),
+            (0.56, -0.72),
+            (0.8, -0.48),
+            (0.68, -0.08),
+            (0.44, 0.4),
+            (0, 0.58),
+            (-0.42, 0.44),
+        ),
+        color,
+    )
     pen.blob(((0.6, -0.2), (0.48, 0.3), (0.05, 0.52), (0.2, 0.1)), shade(color, 0.6))
     lift = rng.uniform(-0.55, 0.3)
-    pen.blob(((0.14, -0.04), (-0.2, -0.12 + lift * 0.4), (-0.72, 0.1 + lift), (-0.3, 0.3), (0.1, 0.24)), shade(color, -0.28))
+    pen.blob(
+        ((0.14, -0.04), (-0.2, -0.12 + lift * 0.4), (-0.72, 0.1 + lift), (-0.3, 0.3), (0.1, 0.24)),
+        shade(color, -0.28),
+    )
     pen.poly(((0.76, -0.56), (1, -0.42), (0.74, -0.36)), (240, 160, 40))
     pen.circle(0.57, -0.5, 0.09, PAPER)
     pen.circle(0.59, -0.5, 0.06, INK)
@@ -97,7 +126,7 @@ def cat(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     dark = shade(color, -0.3)
     tip = rng.uniform(-0.1, 0.3)
     pen.line(((0.4, 0.82), (0.78, 0.7), (0.86, 0.36), (0.94, tip)), dark, 0.17)
-    pen.blob(((-0.5, 0.95), (-0.46, 0.4), (-0.24, 0.0), (0.24, 0.0), (0.46, 0.4), (0.5, 0.95), (0, 1)), color)
+    pen.mirrored(((0.24, 0.0), (0.46, 0.4), (0.5, 0.95), (0, 1)), color)
     pen.ellipse(0, 0.56, 0.22, 0.34, shade(color, 0.55))
     for x in (-0.2, 0.2):
         pen.ellipse(x, 0.92, 0.16, 0.09, shade(color, 0.3))
@@ -121,10 +150,18 @@ def butterfly(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     dark, spots = shade(color, -0.45), contrast(color, GOLD, PAPER)
     span = rng.uniform(0.82, 1.0)
     for s in (-span, span):
-        pen.blob(((s * 0.06, -0.1), (s * 0.4, -0.72), (s * 0.94, -0.8), (s * 0.98, -0.3), (s * 0.6, 0.04)), dark)
+        pen.blob(
+            ((s * 0.06, -0.1), (s * 0.4, -0.72), (s * 0.94, -0.8), (s * 0.98, -0.3), (s * 0.6, 0.04)), dark
+        )
         pen.blob(((s * 0.06, 0.0), (s * 0.6, 0.04), (s * 0.82, 0.4), (s * 0.5, 0.82), (s * 0.16, 0.5)), dark)
-        pen.blob(((s * 0.12, -0.12), (s * 0.42, -0.6), (s * 0.84, -0.68), (s * 0.86, -0.32), (s * 0.54, -0.04)), color)
-        pen.blob(((s * 0.12, 0.06), (s * 0.54, 0.1), (s * 0.7, 0.4), (s * 0.46, 0.68), (s * 0.18, 0.4)), shade(color, 0.25))
+        pen.blob(
+            ((s * 0.12, -0.12), (s * 0.42, -0.6), (s * 0.84, -0.68), (s * 0.86, -0.32), (s * 0.54, -0.04)),
+            color,
+        )
+        pen.blob(
+            ((s * 0.12, 0.06), (s * 0.54, 0.1), (s * 0.7, 0.4), (s * 0.46, 0.68), (s * 0.18, 0.4)),
+            shade(color, 0.25),
+        )
         pen.circle(s * 0.66, -0.46, 0.11, spots)
         pen.circle(s * 0.48, 0.38, 0.09, spots)
         pen.line(((0, -0.44), (s * 0.12, -0.7), (s * 0.24, -0.86)), INK, 0.04)
@@ -138,17 +175,31 @@ def snail(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.line(((0.82, -0.05), (0.94, -0.5)), body, 0.07)
     pen.circle(0.62, -0.56, 0.08, INK)
     pen.circle(0.93, -0.52, 0.08, INK)
-    pen.blob(((-1, 0.7), (-0.5, 0.5), (0.3, 0.46), (0.54, 0.0), (0.8, -0.14), (0.97, 0.06), (0.86, 0.5), (0.6, 0.72)), body)
+    pen.blob(
+        (
+            (-1, 0.7),
+            (-0.5, 0.5),
+            (0.3, 0.46),
+            (0.54, 0.0),
+            (0.8, -0.14),
+            (0.97, 0.06),
+            (0.86, 0.5),
+            (0.6, 0.72),
+        ),
+        body,
+    )
     pen.circle(-0.18, 0.0, 0.64, color)
     swirl = np.linspace(0, rng.uniform(4.2, 5.2) * np.pi, 36)
     r = 0.54 * (1 - swirl / (swirl[-1] * 1.12))
-    pen.line(np.stack([-0.18 + r * np.cos(swirl + 0.6), r * np.sin(swirl + 0.6)], axis=1), shade(color, -0.45), 0.1)
+    pen.line(
+        np.stack([-0.18 + r * np.cos(swirl + 0.6), r * np.sin(swirl + 0.6)], axis=1), shade(color, -0.45), 0.1
+    )
     pen.arc(-0.18, 0, 0.6, 0.6, 190, 280, shade(color, 0.4), 0.07)
 
 
 def apple(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     lean = rng.uniform(-0.12, 0.16)
-    pen.blob(((0, -0.44), (0.4, -0.58), (0.82, -0.3), (0.84, 0.26), (0.46, 0.88), (0, 0.82), (-0.46, 0.88), (-0.84, 0.26), (-0.82, -0.3), (-0.4, -0.58)), color)
+    pen.mirrored(((0, -0.44), (0.4, -0.58), (0.82, -0.3), (0.84, 0.26), (0.46, 0.88), (0, 0.82)), color)
     pen.ellipse(0, -0.44, 0.2, 0.08, shade(color, -0.4))
     pen.line(((0, -0.42), (lean, -0.92)), shade(WOOD, -0.35), 0.1)
     pen.blob(((lean * 0.6, -0.66), (0.3, -0.98), (0.64, -0.86), (0.36, -0.64)), LEAF)
@@ -169,5 +220,5 @@ def turtle(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     for k in range(n):
         x = -0.1 + (k - (n - 1) / 2) * 1.0 / n
         pen.ellipse(x, 0.1, 0.42 / n, 0.17, shade(color, 0.05))
-        if 0 < k:
+        if k > 0:
             pen.ellipse(x - 0.5 / n, -0.24, 0.36 / n, 0.13, shade(color, 0.12))

@@ -1,4 +1,4 @@
-"""Vehicles, buildings and other things seen out of doors, each drawn in [-1, 1] x [-1, 1], upright, facing right."""
+"""Vehicles, buildings and other outdoor things, each drawn in [-1, 1] x [-1, 1], upright, facing right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def _wheel(pen: Pen, x: float, y: float, r: float) -> None:
 
 def sailboat(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     belly = rng.uniform(0.0, 0.14)
-    pen.poly(((-0.95, 0.5), (0.95, 0.45), (0.62, 0.95), (-0.68, 0.95)), WOOD if rng.random() < 0.5 else shade(color, -0.4))
+    hull = WOOD if rng.random() < 0.5 else shade(color, -0.4)
+    pen.poly(((-0.95, 0.5), (0.95, 0.45), (0.62, 0.95), (-0.68, 0.95)), hull)
     pen.line(((-0.88, 0.6), (0.88, 0.56)), PAPER, 0.08)
     pen.line(((0, 0.5), (0, -0.98)), shade(WOOD, -0.3), 0.07)
     pen.poly(((0.07, -0.92), (0.5 + belly, -0.3), (0.85, 0.34), (0.07, 0.36)), color)
@@ -25,7 +26,7 @@ def sailboat(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 
 
 def buoy(pen: Pen, rng: np.random.Generator, color: Color) -> None:
-    pen.blob(((-0.84, 0.42), (0.84, 0.42), (0.62, 0.86), (0, 0.98), (-0.62, 0.86)), shade(color, -0.15))
+    pen.mirrored(((0.84, 0.42), (0.62, 0.86), (0, 0.98)), shade(color, -0.15))
     pen.ellipse(0, 0.42, 0.85, 0.2, shade(color, 0.25))
     for x in (-1, 1):  # an open tower on a drum
         pen.line(((x * 0.5, 0.42), (x * 0.2, -0.55)), color, 0.13)
@@ -54,10 +55,24 @@ def lighthouse(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 
 def car(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     roof = rng.uniform(-0.52, -0.42)
-    pen.blob(((-0.62, -0.02), (-0.42, roof), (0.1, roof - 0.03), (0.5, -0.02), (0, 0.12)), shade(color, -0.12))
+    pen.blob(
+        ((-0.62, -0.02), (-0.42, roof), (0.1, roof - 0.03), (0.5, -0.02), (0, 0.12)), shade(color, -0.12)
+    )
     pen.poly(((-0.5, -0.02), (-0.36, roof + 0.1), (-0.08, roof + 0.08), (-0.08, -0.02)), GLASS)
     pen.poly(((0, -0.02), (0, roof + 0.08), (0.12, roof + 0.1), (0.38, -0.02)), GLASS)
-    pen.blob(((-0.96, 0.08), (-0.9, -0.04), (-0.5, -0.06), (0.5, -0.06), (0.9, 0.04), (0.99, 0.24), (0.9, 0.4), (-0.92, 0.4)), color)
+    pen.blob(
+        (
+            (-0.96, 0.08),
+            (-0.9, -0.04),
+            (-0.5, -0.06),
+            (0.5, -0.06),
+            (0.9, 0.04),
+            (0.99, 0.24),
+            (0.9, 0.4),
+            (-0.92, 0.4),
+        ),
+        color,
+    )
     pen.line(((-0.9, 0.26), (0.92, 0.26)), shade(color, -0.35), 0.05)
     pen.line(((-0.16, 0.06), (-0.04, 0.06)), INK, 0.04)
     pen.ellipse(0.9, 0.13, 0.08, 0.07, (255, 240, 170))
@@ -85,7 +100,19 @@ def bicycle(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 def airplane(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     wing = shade(color, -0.25)
     pen.poly(((0.2, -0.08), (-0.2, -0.72), (-0.4, -0.72), (-0.14, -0.08)), wing)
-    pen.blob(((-1, -0.12), (-0.6, -0.15), (0.5, -0.17), (0.88, -0.1), (1, 0.03), (0.8, 0.14), (0.3, 0.18), (-0.6, 0.1)), color)
+    pen.blob(
+        (
+            (-1, -0.12),
+            (-0.6, -0.15),
+            (0.5, -0.17),
+            (0.88, -0.1),
+            (1, 0.03),
+            (0.8, 0.14),
+            (0.3, 0.18),
+            (-0.6, 0.1),
+        ),
+        color,
+    )
     pen.poly(((-0.62, -0.1), (-0.98, -0.52), (-0.8, -0.52), (-0.4, -0.12)), wing)
     pen.poly(((-0.7, 0.0), (-1, 0.24), (-0.84, 0.24), (-0.46, 0.04)), wing)
     pen.poly(((0.24, 0.06), (-0.32, 0.78), (-0.54, 0.78), (-0.16, 0.06)), shade(color, -0.1))
@@ -132,8 +159,8 @@ def rocket(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.poly(((-0.26, 0.05), (-0.66, 0.5), (-0.62, 0.78), (-0.22, 0.52)), fin)
     pen.poly(((0.26, 0.05), (0.66, 0.5), (0.62, 0.78), (0.22, 0.52)), fin)
     body = PAPER if contrast(color) == PAPER else (96, 100, 112)
-    pen.blob(((0, -1), (0.26, -0.5), (0.31, 0), (0.24, 0.58), (-0.24, 0.58), (-0.31, 0), (-0.26, -0.5)), body)
-    pen.blob(((0, -1), (0.2, -0.64), (0.25, -0.46), (-0.25, -0.46), (-0.2, -0.64)), color)
+    pen.mirrored(((0, -1), (0.26, -0.5), (0.31, 0), (0.24, 0.58)), body)
+    pen.mirrored(((0, -1), (0.2, -0.64), (0.25, -0.46)), color)
     pen.poly(((-0.28, 0.32), (0.28, 0.32), (0.24, 0.56), (-0.24, 0.56)), color)
     pen.circle(0, -0.14, 0.17, INK)
     pen.circle(0, -0.14, 0.12, GLASS)
@@ -155,7 +182,7 @@ def balloon(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     sway = rng.uniform(-0.2, 0.2)
     pen.line(((0, 0.3), (sway * 0.6, 0.5), (-sway * 0.5, 0.75), (sway, 1)), (224, 220, 210), 0.05)
     pen.poly(((0, 0.2), (0.1, 0.38), (-0.1, 0.38)), shade(color, -0.25))
-    pen.blob(((0, -1), (0.5, -0.78), (0.62, -0.36), (0.36, 0.08), (0, 0.28), (-0.36, 0.08), (-0.62, -0.36), (-0.5, -0.78)), color)
+    pen.mirrored(((0, -1), (0.5, -0.78), (0.62, -0.36), (0.36, 0.08), (0, 0.28)), color)
     pen.ellipse(-0.24, -0.58, 0.1, 0.2, shade(color, 0.6), 25)
 
 
@@ -177,12 +204,13 @@ def kite(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 def umbrella(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.line(((0, -0.95), (0, 0.74)), shade(WOOD, -0.35), 0.08)
     pen.arc(0.16, 0.74, 0.16, 0.2, 0, 180, shade(WOOD, -0.35), 0.1)
-    rim = [(0.97 - 0.1 * i, 0.02 - 0.1 * abs(np.sin(np.pi * (0.97 - 0.1 * i) / 0.485))) for i in range(1, 19)]
+    rim = [(x, 0.02 - 0.1 * abs(np.sin(np.pi * x / 0.485))) for x in np.linspace(0.87, -0.83, 18)]
     dome = [(0.97 * np.cos(a), 0.02 - 0.88 * np.sin(a)) for a in np.linspace(np.pi, 0, 15)]
     pen.poly(dome + rim, color)
-    stripes = rng.random() < 0.6
-    pen.poly(((0, -0.86), (-0.42, -0.5), (-0.485, 0.02), (-0.24, -0.09), (0, 0.02)), shade(color, 0.5 if stripes else -0.14))
-    pen.poly(((0, -0.86), (0.72, -0.6), (0.97, 0.02), (0.73, -0.09), (0.485, 0.02), (0.42, -0.5)), shade(color, 0.5 if stripes else -0.25))
+    striped = rng.random() < 0.6
+    left, right = (shade(color, 0.5),) * 2 if striped else (shade(color, -0.14), shade(color, -0.25))
+    pen.poly(((0, -0.86), (-0.42, -0.5), (-0.485, 0.02), (-0.24, -0.09), (0, 0.02)), left)
+    pen.poly(((0, -0.86), (0.72, -0.6), (0.97, 0.02), (0.73, -0.09), (0.485, 0.02), (0.42, -0.5)), right)
 
 
 def ladder(pen: Pen, rng: np.random.Generator, color: Color) -> None:

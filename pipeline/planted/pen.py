@@ -63,10 +63,10 @@ def _arc(start: float, end: float) -> NDArray[np.float64]:
 
 
 class Pen:
-    """Draws on one canvas. Unit coordinates run over [-1, 1] with y down; degrees run clockwise from the right.
+    """Draws on one canvas. Unit coordinates run over [-1, 1], y down; degrees run clockwise from the right.
 
     Args:
-        canvas: uint8 (h, w, 4). Blending a colour with alpha 255 into all four channels leaves premultiplied RGBA.
+        canvas: uint8 (h, w, 4). Blending a colour with alpha 255 into all channels leaves premultiplied RGBA.
         matrix: float (2, 3), unit coordinates to continuous pixel coordinates of the canvas.
     """
 
@@ -86,7 +86,9 @@ class Pen:
     def line(self, points: Points, color: Color, width: float, closed: bool = False) -> None:
         """A stroke with round ends, `width` in units, never thinner than a canvas pixel."""
         thickness = max(1, round(width * self.unit))
-        cv2.polylines(self.canvas, [self._pixels(points)], closed, (*color, 255), thickness, cv2.LINE_AA, SHIFT)
+        cv2.polylines(
+            self.canvas, [self._pixels(points)], closed, (*color, 255), thickness, cv2.LINE_AA, SHIFT
+        )
 
     def rect(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
         """A filled rectangle."""
@@ -94,8 +96,9 @@ class Pen:
 
     def pill(self, x0: float, y0: float, x1: float, y1: float, color: Color, r: float) -> None:
         """A filled rectangle with corners rounded to radius `r`."""
-        corners = ((x1 - r, y1 - r, 0.0), (x0 + r, y1 - r, 90.0), (x0 + r, y0 + r, 180.0), (x1 - r, y0 + r, 270.0))
-        self.poly(np.concatenate([_arc(a, a + 90) * r + (x, y) for x, y, a in corners]), color)
+        corners = ((x1 - r, y1 - r), (x0 + r, y1 - r), (x0 + r, y0 + r), (x1 - r, y0 + r))
+        turned = [_arc(90 * k, 90 * k + 90) * r + corner for k, corner in enumerate(corners)]
+        self.poly(np.concatenate(turned), color)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: Color, angle: float = 0.0) -> None:
         """A filled ellipse, turned by `angle` degrees."""
@@ -103,7 +106,7 @@ class Pen:
         if angle:
             c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
             points = points @ np.array([[c, s], [-s, c]])
-        self.poly(points + (x, y), color)
+        self.poly(points + np.array((x, y)), color)
 
     def circle(self, x: float, y: float, r: float, color: Color) -> None:
         """A filled circle."""
@@ -113,6 +116,11 @@ class Pen:
         """The outline of an ellipse."""
         self.line(_CIRCLE * (rx, ry) + (x, y), color, width, closed=True)
 
+    def mirrored(self, points: Points, color: Color) -> None:
+        """A filled closed curve, symmetrical about the vertical axis: its right side from top to bottom."""
+        p = np.asarray(points, dtype=np.float64)
+        self.blob(np.concatenate([p, p[p[:, 0] > 0][::-1] * (-1, 1)]), color)
+
     def arc(
         self, x: float, y: float, rx: float, ry: float, start: float, end: float, color: Color, width: float
     ) -> None:
@@ -120,11 +128,19 @@ class Pen:
         self.line(_arc(start, end) * (rx, ry) + (x, y), color, width)
 
     def segment(
-        self, x: float, y: float, rx: float, ry: float, start: float, end: float, color: Color, pie: bool = False
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        start: float,
+        end: float,
+        color: Color,
+        pie: bool = False,
     ) -> None:
         """The part of a filled ellipse cut off by a chord, or a slice of a pie."""
         points = _arc(start, end) * (rx, ry) + (x, y)
-        self.poly(np.concatenate([points, [(x, y)]]) if pie else points, color)
+        self.poly(np.concatenate([points, [[x, y]]]) if pie else points, color)
 
     def blob(self, points: Points, color: Color) -> None:
         """A filled closed Catmull-Rom curve through the points."""

@@ -27,7 +27,8 @@ _CASTS = {
     "yellow": (1.15, 1.05, 0.48),
     "purple": (1.05, 0.58, 1.2),
 }
-_LIGHTS = {"normal": (1.0, 0.0), "dark": (0.46, 0.0), "bright": (0.95, 58.0), "spotlight": (1.12, 0.0)}  # gain, lift
+# Gain and lift of the colours.
+_LIGHTS = {"normal": (1.0, 0.0), "dark": (0.46, 0.0), "bright": (0.95, 58.0), "spotlight": (1.12, 0.0)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Picture:
 
     Attributes:
         image: uint8 (size, size, 3), RGB.
-        boxes: float64 (n, 4), normalised xyxy of each placed object's visible part; zeros where nothing is seen.
+        boxes: float64 (n, 4), normalised xyxy of each placed object's visible part; zeros where none is seen.
         visible: float64 (n,), share of each object's own pixels that is neither hidden nor cut off.
         ids: uint8 (size, size), 0 for the background, k + 1 for the k-th object.
         overlay_boxes: float64 (m, 4), normalised xyxy of each overlay.
@@ -51,7 +52,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class _Sprite:
-    """A drawn object: premultiplied RGBA uint8 (side, side, 4) with its top left pixel's place in the picture."""
+    """A drawn object: premultiplied RGBA uint8 (side, side, 4), and its top left pixel's place."""
 
     rgba: NDArray[np.uint8]
     left: int
@@ -65,7 +66,7 @@ def render(scene: Scene, size: int = 96) -> Picture:
     own = np.zeros(len(scene.objects))
     for k, placed in enumerate(scene.objects):
         sprite = _sprite(scene, placed, size)
-        own[k] = _composite(image, ids, k + 1, sprite, OBJECTS[placed.name].grounded, size)
+        own[k] = _composite(image, ids, k + 1, sprite, OBJECTS[placed.name].grounded)
     image = _light(scene, image)
     finished = _photograph(scene, image)
     overlay_boxes = np.zeros((len(scene.overlays), 4))
@@ -77,7 +78,7 @@ def render(scene: Scene, size: int = 96) -> Picture:
 
 @lru_cache(maxsize=1024)
 def visible_shares(scene: Scene, size: int = 96) -> tuple[float, ...]:
-    """`Picture.visible` without painting the picture; objects wholly in view and apart from all others count 1."""
+    """`Picture.visible` without painting; objects wholly in view and apart from all others have 1."""
     if not _may_hide(scene):
         return (1.0,) * len(scene.objects)
     ids = np.zeros((size, size), np.uint8)
@@ -92,8 +93,8 @@ def visible_shares(scene: Scene, size: int = 96) -> tuple[float, ...]:
 
 
 def _may_hide(scene: Scene) -> bool:
-    """False only if no object can touch another or the picture's edge: each kept in a circle round its square."""
-    circles = []
+    """False only if no object can touch another or the picture's edge: circles round their squares don't."""
+    circles: list[tuple[float, float, float]] = []
     for placed in scene.objects:
         x, y = _camera(scene, 1.0) @ (placed.x, placed.y, 1.0)
         r = 0.72 * placed.size * scene.zoom + 0.02
@@ -124,7 +125,8 @@ def _background(scene: Scene, size: int) -> Image:
         matrix = _camera(scene, size)
         matrix[:, :2] /= size
         matrix[:, 2] -= matrix[:, :2] @ (edge - 0.5, edge - 0.5) + 0.5
-        view = cv2.warpAffine(canvas, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        warped = cv2.warpAffine(canvas, matrix, (size, size), borderMode=cv2.BORDER_REFLECT_101)
+        view = np.asarray(warped, np.uint8)
     return np.multiply(view, tone, dtype=np.float32)
 
 
@@ -153,7 +155,8 @@ def _sprite(scene: Scene, placed: Placed, size: int) -> _Sprite:
     width = 2 * max(1, round(scale / 45)) + 1
     grown = cv2.dilate(alpha, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
     canvas[..., 3] = cv2.max(alpha, cv2.convertScaleAbs(grown, alpha=OUTLINE / 255))
-    return _Sprite(cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA), left, top)
+    small = cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
+    return _Sprite(np.asarray(small, np.uint8), left, top)
 
 
 def _overlap(sprite: _Sprite, size: int) -> tuple[slice, slice, tuple[slice, slice]]:
@@ -171,18 +174,20 @@ def _soft_disc() -> NDArray[np.float32]:
     return np.clip(1 - x**2 - y**2, 0, 1).astype(np.float32)
 
 
-def _composite(image: Image, ids: NDArray[np.uint8], label: int, sprite: _Sprite, grounded: bool, size: int) -> int:
-    """Put a sprite with its shading and shadow into the picture; the number of its own pixels, seen or not."""
+def _composite(image: Image, ids: NDArray[np.uint8], label: int, sprite: _Sprite, grounded: bool) -> int:
+    """Put a sprite with its shading and shadow into the picture; how many pixels it has, seen or not."""
+    size = image.shape[0]
     rows, columns, cut = _overlap(sprite, size)
     alpha8 = sprite.rgba[..., 3]
-    solid = cv2.threshold(alpha8, 127, 1, cv2.THRESH_BINARY)[1]
+    solid = np.asarray(cv2.threshold(alpha8, 127, 1, cv2.THRESH_BINARY)[1], np.uint8)
     own = cv2.countNonZero(solid)
     if rows.start == rows.stop or columns.start == columns.stop or own == 0:
         return own
     side = alpha8.shape[0]
     alpha = alpha8.astype(np.float32) * (1 / 255)
     reach = max(1, side // 9)
-    soft = cv2.blur(alpha, (2 * reach + 1, 2 * reach + 1), borderType=cv2.BORDER_CONSTANT)
+    box = (2 * reach + 1, 2 * reach + 1)
+    soft = np.asarray(cv2.blur(alpha, box, borderType=cv2.BORDER_CONSTANT), np.float32)
     # Light from the upper left: where the silhouette thickens to the lower right, the surface faces it.
     step = max(1, reach // 2)
     relief = np.ones_like(soft)
@@ -206,11 +211,11 @@ def _composite(image: Image, ids: NDArray[np.uint8], label: int, sprite: _Sprite
 def _contact_shadow(image: Image, solid: NDArray[np.uint8], sprite: _Sprite) -> None:
     """Darken the ground below an object: a soft flat ellipse as wide as its lower part."""
     size = image.shape[0]
-    x, y, w, h = cv2.boundingRect(solid)
-    base = cv2.boundingRect(solid[y + h - max(1, h // 6) : y + h])
-    centre = sprite.left + base[0] + base[2] / 2
-    width = max(3, round(base[2] * 1.25))
-    height = max(2, round(0.16 * base[2] + 0.05 * h))
+    _, y, _, h = cv2.boundingRect(solid)
+    x, _, w, _ = cv2.boundingRect(solid[y + h - max(1, h // 6) : y + h])  # of its foot
+    centre = sprite.left + x + w / 2
+    width = max(3, round(w * 1.25))
+    height = max(2, round(0.16 * w + 0.05 * h))
     left, top = round(centre - width / 2), round(sprite.top + y + h - 0.55 * height)
     blob = cv2.resize(_soft_disc(), (width, height), interpolation=cv2.INTER_LINEAR)
     x0, y0, x1, y1 = max(0, left), max(0, top), min(size, left + width), min(size, top + height)
@@ -227,7 +232,8 @@ def _light(scene: Scene, image: Image) -> Image:
     if scene.cast is not None:  # halfway to a monochrome of the cast's colour
         tint = np.array(_CASTS[scene.cast], np.float32)
         matrix = 0.45 * np.diag(tint) + 0.55 * np.outer(tint, _LUMA)
-    image = cv2.transform(image, np.column_stack([gain * matrix, matrix @ np.full(3, lift, np.float32)]))
+    affine = np.column_stack([gain * matrix, matrix @ np.full(3, lift, np.float32)])
+    image = np.asarray(cv2.transform(image, affine), np.float32)
     if scene.lighting == "spotlight":
         size = image.shape[0]
         rng = np.random.default_rng([scene.seed, 3])
@@ -244,12 +250,12 @@ def _photograph(scene: Scene, image: Image) -> NDArray[np.uint8]:
     size = image.shape[0]
     sigma = scene.blur * size / 96
     if sigma > 0.15:
-        image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.float32)
     if scene.noise > 0:
         grain = _grain(1 << (size * 2 - 1).bit_length())
         limit = grain.shape[0] - size
         x, y = np.random.default_rng([scene.seed, 4]).integers(0, limit + 1, 2)
-        image = cv2.scaleAdd(np.ascontiguousarray(grain[y : y + size, x : x + size]), 255 * scene.noise, image)
+        image = image + grain[y : y + size, x : x + size] * np.float32(255 * scene.noise)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
@@ -258,12 +264,14 @@ def _grain(side: int) -> NDArray[np.float32]:
     return np.random.default_rng([side, 5]).standard_normal((side, side, 3), dtype=np.float32)
 
 
-def _seen(ids: NDArray[np.uint8], own: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _seen(
+    ids: NDArray[np.uint8], own: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Boxes (n, 4) and visible shares (n,) from the id map and each object's own number of pixels."""
     size = ids.shape[0]
     boxes, visible = np.zeros((len(own), 4)), np.zeros(len(own))
     for k, total in enumerate(own):
-        mask = cv2.compare(ids, k + 1, cv2.CMP_EQ)
+        mask = (ids == k + 1).view(np.uint8)
         x, y, w, h = cv2.boundingRect(mask)
         boxes[k] = (x / size, y / size, (x + w) / size, (y + h) / size)
         visible[k] = cv2.countNonZero(mask) / total if total else 0.0

@@ -1,7 +1,7 @@
 """A scene of the rendered world as plain data: everything that a picture shows is in it.
 
-Taking an object, an overlay or the cast out of a scene (`dataclasses.replace`) changes nothing else of its picture,
-so the two pictures are true counterfactuals of each other.
+Taking an object, an overlay or the cast out of a scene (`dataclasses.replace`) changes nothing else of its
+picture, so the two pictures are true counterfactuals of each other.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _BARS = ("BREAKING NEWS", "LIVE TODAY", "WEATHER", "GOOD MORNING", "PHOTO OF THE
 class Placed:
     """One object in a scene.
 
-    `x`, `y`: its centre, shares of the picture from the top left; `size`: its longest side, a share of the picture;
-    `angle`: degrees clockwise; `flip`: mirrored left to right; `seed`: its details and its exact shade.
+    `x`, `y`: its centre, shares of the picture from the top left; `size`: its longest side, a share of the
+    picture; `angle`: degrees clockwise; `flip`: mirrored left to right; `seed`: its details and exact shade.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Overlay:
-    """Text laid over the finished picture; `x`, `y`: its centre; `size`: its width (of a bar: its height), shares."""
+    """Text over the finished picture; `x`, `y`: its centre; `size`: its width (a bar's height), shares."""
 
     kind: str
     text: str
@@ -59,9 +59,9 @@ class Overlay:
 class Scene:
     """A picture's whole specification.
 
-    `objects` are drawn back to front; `blur`: sigma in pixels of a 96 px picture; `noise`: standard deviation, share of
-    full brightness; `roll`: camera roll in degrees (the content turns clockwise); `zoom`: magnification about the
-    middle; `horizon`: its height, share of the picture from the top.
+    `objects` are drawn back to front; `blur`: sigma in pixels of a 96 px picture; `noise`: standard
+    deviation, share of full brightness; `roll`: camera roll in degrees (the content turns clockwise); `zoom`:
+    magnification about the middle; `horizon`: its height, share of the picture from the top.
 
     Raises:
         UserError: an unknown name of an object, colour, background, lighting, cast or overlay.
@@ -107,7 +107,9 @@ class Scene:
             overlays = tuple(Overlay(**overlay) for overlay in values.get("overlays", ()))
             return cls(**{**values, "objects": objects, "overlays": overlays})
         except TypeError as error:
-            raise UserError(f"A scene's record doesn't fit: {error}. Write it again with Scene.to_dict.") from error
+            raise UserError(
+                f"A scene's record doesn't fit: {error}. Write it again with Scene.to_dict."
+            ) from error
 
 
 def _known(what: str, name: str, names: Any) -> None:
@@ -137,20 +139,22 @@ def sample_scene(
 
     Args:
         rng: the only source of chance.
-        objects: exactly these things, the first being the main one; None: as many as `n_objects` says (both ends
-            included), all different, from `vocabulary`.
+        objects: exactly these things, the first being the main one; None: as many as `n_objects` says (both
+            ends included), all different, from `vocabulary`.
         background: this one; None: one of `backgrounds`.
         overlay: a kind, True for any, False for none, None for any in 15 % of the scenes.
-        lighting, cast, blur, noise, roll, zoom: this value; None (for the cast: "random") at random, mostly ordinary.
-            A cast of None is none.
-        sizes: the objects' longest sides lie between these shares of the picture. With `zoom` open, one scene in
-            twelve is a close-up, and with the default sizes one in twelve has a small main object.
-        plain: everything left open but objects and background is ordinary: no overlay, cast, blur, noise, roll or
-            zoom, and normal lighting.
+        lighting, cast, blur, noise, roll, zoom: this value; None (for the cast: "random") at random, mostly
+            ordinary. A cast of None is none.
+        sizes: the objects' longest sides lie between these shares of the picture. With `zoom` open, one scene
+            in twelve is a close-up, and with the default sizes one in twelve has a small main object.
+        plain: everything left open but objects and background is ordinary: no overlay, cast, blur, noise,
+            roll or zoom, and normal lighting.
     """
     if objects is None:
         count = int(rng.integers(n_objects[0], n_objects[1] + 1))
-        names = [vocabulary[i] for i in rng.choice(len(vocabulary), min(count, len(vocabulary)), replace=False)]
+        names = [
+            vocabulary[i] for i in rng.choice(len(vocabulary), min(count, len(vocabulary)), replace=False)
+        ]
     else:
         names = list(objects)
     if plain:
@@ -163,7 +167,11 @@ def sample_scene(
         zoom = float(rng.uniform(1.5, 1.9)) if odd[0] < 1 / 12 else 1.0
     small = not plain and sizes == (0.2, 0.5) and 1 / 12 <= odd[0] < 2 / 12
     if roll is None:
-        roll = float(rng.uniform(12, 28) * rng.choice((-1, 1))) if odd[1] < 0.1 else float(rng.uniform(-2.5, 2.5))
+        roll = (
+            float(rng.uniform(12, 28) * rng.choice((-1, 1)))
+            if odd[1] < 0.1
+            else float(rng.uniform(-2.5, 2.5))
+        )
     if blur is None:
         blur = float(rng.uniform(1.05, 1.6)) if odd[2] < 0.08 else float(rng.uniform(0, 0.3))
     if noise is None:
@@ -191,7 +199,7 @@ def sample_scene(
 def _place(
     rng: np.random.Generator, names: Sequence[str], sizes: tuple[float, float], zoom: float, small: bool
 ) -> tuple[Placed, ...]:
-    """Objects apart from each other where there is room; otherwise the place with the least overlap of many tried."""
+    """Objects apart from each other where there is room, else where they overlap least of many tries."""
     placed: list[Placed] = []
     top = min(sizes[1], 0.95 / max(1.0, len(names) ** 0.5))
     reach = 0.5 / zoom
@@ -205,7 +213,7 @@ def _place(
         best, least = (0.5, 0.5), np.inf
         half = min(size / 2, reach * 0.95)
         low, high = (0.5 - reach + half, 0.5 + reach - half)
-        floor = low + (0.3 if kind.grounded else 0.0) * (high - low)  # things that stand are seldom in the sky
+        floor = low + (0.3 if kind.grounded else 0.0) * (high - low)  # what stands is seldom in the sky
         for x, y in rng.uniform((low, floor), (max(high, low), max(high, floor)), (24, 2)):
             cost = 0.0
             for other in placed:
@@ -241,7 +249,8 @@ def _overlays(rng: np.random.Generator, overlay: str | bool | None) -> tuple[Ove
     if kind == "watermark":
         text = str(rng.choice(_WATERMARKS))
         if rng.random() < 0.5:
-            return (Overlay(kind, text, 0.5, float(rng.uniform(0.4, 0.6)), float(rng.uniform(0.7, 0.95)), seed),)
+            y, size = rng.uniform((0.4, 0.7), (0.6, 0.95))
+            return (Overlay(kind, text, 0.5, float(y), float(size), seed),)
         x, y = rng.choice((0.31, 0.69)), rng.choice((0.1, 0.9))
         return (Overlay(kind, text, float(x), float(y), float(rng.uniform(0.45, 0.56)), seed),)
     if kind == "caption bar":

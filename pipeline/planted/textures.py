@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -19,9 +20,9 @@ SPAN = 1.9  # a tile's side in canvas sides, so that a random crop differs from 
 def noise(
     seed: int, side: int, base: int = 4, octaves: int = 6, stretch: float = 1.0, fall: float = 0.55
 ) -> NDArray[np.float32]:
-    """Value noise (side, side) in [0, 1]: `base` cells across, each octave twice as fine and `fall` as strong.
+    """Value noise (side, side) in [0, 1]: `base` cells down, each octave twice as fine and `fall` as strong.
 
-    `stretch` > 1 elongates the cells horizontally. The same seed gives the same picture at every side, only finer.
+    `stretch` > 1 elongates the cells horizontally. A seed gives the same picture at every side, only finer.
     """
     total = np.zeros((side, side), np.float32)
     weight = 1.0
@@ -62,8 +63,9 @@ def _bricks(side: int, variant: int) -> Tile:
         for c in range(-1, columns):
             x0, y0 = (c + 0.5 * (r % 2)) * w + 0.05 * w, r * h + 0.1 * h
             tone = np.array(clay) * rng.uniform(0.78, 1.15) + rng.normal(0, 4, 3)
-            tile[int(y0) : int(y0 + 0.84 * h), max(0, int(x0)) : max(0, int(x0 + 0.91 * w))] = tone
-            tile[int(y0) : int(y0) + max(1, int(h / 9)), max(0, int(x0)) : max(0, int(x0 + 0.91 * w))] = tone * 1.14
+            across = slice(max(0, int(x0)), max(0, int(x0 + 0.91 * w)))
+            tile[int(y0) : int(y0 + 0.84 * h), across] = tone
+            tile[int(y0) : int(y0) + max(1, int(h / 9)), across] = tone * 1.14
     return _mottled(tile, 11 + variant, 0.16, 24)
 
 
@@ -75,7 +77,7 @@ def _planks(side: int, variant: int) -> Tile:
     rows = 9
     edges = np.linspace(0, side, rows + 1).astype(int)
     seam = max(1, side // 200)
-    for y0, y1 in zip(edges[:-1], edges[1:], strict=True):
+    for y0, y1 in pairwise(edges):
         tile[y0:y1] = np.roll(tile[y0:y1], int(rng.integers(side)), axis=1) * rng.uniform(0.85, 1.12)
         tile[y0 : y0 + seam] *= 0.55
         x = int(rng.integers(side))
@@ -85,14 +87,15 @@ def _planks(side: int, variant: int) -> Tile:
 
 def _floor_tiles(side: int, variant: int) -> Tile:
     rng = np.random.default_rng([variant, 73])
-    a, b = (((226, 224, 218), (122, 140, 156)), ((232, 222, 200), (186, 136, 104)), ((214, 226, 222), (84, 130, 122)))[variant % 3]
+    light = ((226, 224, 218), (232, 222, 200), (214, 226, 222))[variant % 3]
+    dark = ((122, 140, 156), (186, 136, 104), (84, 130, 122))[variant % 3]
     count = 14
     tile = np.full((side, side, 3), (170, 168, 164), np.float32)
     edges = np.linspace(0, side, count + 1).astype(int)
     gap = max(1, side // 180)
     for r in range(count):
         for c in range(count):
-            tone = np.array(a if (r + c) % 2 else b) * rng.uniform(0.94, 1.05)
+            tone = np.array(light if (r + c) % 2 else dark) * rng.uniform(0.94, 1.05)
             tile[edges[r] + gap : edges[r + 1], edges[c] + gap : edges[c + 1]] = tone
     return _mottled(tile, 41 + variant, 0.07, 6)
 
@@ -125,7 +128,8 @@ def _marble(side: int, variant: int) -> Tile:
 
 
 def _sky(side: int, variant: int) -> Tile:
-    top, low = (((70, 134, 214), (188, 220, 242)), ((96, 150, 206), (214, 226, 232)), ((52, 112, 190), (160, 204, 236)))[variant % 3]
+    top = ((70, 134, 214), (96, 150, 206), (52, 112, 190))[variant % 3]
+    low = ((188, 220, 242), (214, 226, 232), (160, 204, 236))[variant % 3]
     down = np.linspace(0, 1, side, dtype=np.float32)[:, None, None] ** 0.8
     blue = np.array(top, np.float32) * (1 - down) + np.array(low, np.float32) * down
     cloud = np.clip(noise(21 + variant, side, 5, 6, stretch=1.7) * 2.4 - 1.15, 0, 1)[..., None]
@@ -141,15 +145,17 @@ def _stars(side: int, variant: int) -> Tile:
         radius = side / 256 * (0.28 + 0.75 * r**6)
         tone = 120 + 135 * light
         at = (int(x * side * 16), int(y * side * 16))
-        cv2.circle(tile, at, max(4, int(radius * 16)), (tone, tone, min(255, tone * 1.05)), -1, cv2.LINE_AA, 4)
+        color = (tone, tone, min(255, tone * 1.05))
+        cv2.circle(tile, at, max(4, int(radius * 16)), color, -1, cv2.LINE_AA, 4)
     return tile
 
 
 def _grass(side: int, variant: int) -> Tile:
     blades = noise(81 + variant, side, 32, 4, stretch=0.35, fall=0.8)
     patches = noise(85 + variant, side, 4, 3)
-    greens = (((48, 92, 34), (96, 150, 56), (156, 190, 88)), ((62, 96, 40), (124, 152, 66), (186, 190, 104)))[variant % 2]
-    return ramp(np.clip(0.6 * blades + 0.4 * patches, 0, 1).astype(np.float32), *greens)
+    lush = ((48, 92, 34), (96, 150, 56), (156, 190, 88))
+    dry = ((62, 96, 40), (124, 152, 66), (186, 190, 104))
+    return ramp(np.clip(0.6 * blades + 0.4 * patches, 0, 1), *(dry if variant % 2 else lush))
 
 
 def _water(side: int, variant: int) -> Tile:
@@ -168,11 +174,13 @@ def _dune(side: int, variant: int) -> Tile:
     warp = noise(111 + variant, side, 3, 4)
     y = np.linspace(0, 1, side, dtype=np.float32)[:, None]
     lines = 0.5 + 0.5 * np.sin(180 * y + 26 * warp)
-    return ramp(np.clip(0.55 * lines + 0.45 * noise(115, side, 40, 3), 0, 1).astype(np.float32), (188, 112, 58), (218, 146, 82), (240, 182, 116))
+    light = np.clip(0.55 * lines + 0.45 * noise(115, side, 40, 3), 0, 1)
+    return ramp(light, (188, 112, 58), (218, 146, 82), (240, 182, 116))
 
 
 def _snow(side: int, variant: int) -> Tile:
-    return ramp(noise(121 + variant, side, 5, 7, stretch=1.8, fall=0.6), (196, 212, 232), (232, 240, 248), (254, 254, 255))
+    drifts = noise(121 + variant, side, 5, 7, stretch=1.8, fall=0.6)
+    return ramp(drifts, (196, 212, 232), (232, 240, 248), (254, 254, 255))
 
 
 def _asphalt(side: int, variant: int) -> Tile:
@@ -229,7 +237,7 @@ def _tile(name: str, side: int, variant: int) -> Tile:
 
 
 def tile(name: str, canvas: int, variant: int) -> Tile:
-    """The named texture, uint8 (side, side, 3), fit for a canvas of that many pixels; variants 0 to 2 differ."""
+    """The named texture, uint8 (side, side, 3), fit for a canvas of that many; variants 0 to 2 differ."""
     side = 256
     while side < SPAN * canvas * 0.9:
         side *= 2
