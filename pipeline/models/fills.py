@@ -69,8 +69,7 @@ def _ring_color(window: RGB, part: _Part) -> NDArray[np.uint8]:
     import cv2
 
     width = max(math.ceil(0.1 * math.sqrt(part.inside.sum())), 2)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
-    ring = cv2.dilate(part.inside.astype(np.uint8), kernel).astype(bool) & part.outside
+    ring = (cv2.distanceTransform((~part.inside).astype(np.uint8), cv2.DIST_L2, 3) <= width) & part.outside
     if not ring.any():
         ring = part.outside
     if not ring.any():
@@ -130,7 +129,7 @@ def inpaint(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
         hole = (~part.outside).astype(np.uint8)
         scale = min(WORKING_SIZE / max(hole.shape), 1.0)
         size = (max(round(hole.shape[1] * scale), 1), max(round(hole.shape[0] * scale), 1))
-        radius = max(0.03 * max(size), 3.0)
+        radius = max(0.02 * max(size), 3.0)
         blank = window * part.outside[..., None].astype(np.uint8)
         if scale < 1:
             share = cv2.resize(part.outside.astype(np.float32), size, interpolation=cv2.INTER_AREA)
