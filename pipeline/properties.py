@@ -1,11 +1,12 @@
 """Measured properties of a picture, the whole-image cues made of them, and the edits that change one of them.
 
-Everything is measured on a working copy of at most 256 pixels (smaller pictures are not enlarged), on sRGB values
-scaled to [0, 1].
+Everything is measured on a working copy of at most 256 pixels (smaller pictures are not enlarged), on sRGB
+values scaled to [0, 1].
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 
 _FLOOR = 0.04
 """Added to a channel before its logarithm: ratios of nearly black values are noise."""
-_CHROMA = np.array([[1 / math.sqrt(2), -1 / math.sqrt(2), 0], [-1 / math.sqrt(6), -1 / math.sqrt(6), 2 / math.sqrt(6)]])
+_CHROMA = np.array(
+    [[1 / math.sqrt(2), -1 / math.sqrt(2), 0], [-1 / math.sqrt(6), -1 / math.sqrt(6), 2 / math.sqrt(6)]]
+)
 """Rows: the red-green and the blue-yellow axis of log chroma, orthonormal, and orthogonal to brightness."""
 
 
@@ -48,11 +51,21 @@ def _tint(color: str, degrees: float) -> PropertyCue:
 
 PROPERTY_CUES: dict[str, PropertyCue] = {
     "dark image": PropertyCue("Lighting and Shadows", "a dark picture", {"brightness": -1.0}, "brightness"),
-    "bright image": PropertyCue("Lighting and Shadows", "a bright picture", {"brightness": 1.0}, "brightness"),
-    "low contrast": PropertyCue("Lighting and Shadows", "a flat, hazy picture", {"contrast": -1.0}, "contrast"),
-    "high contrast": PropertyCue("Lighting and Shadows", "a picture of strong contrast", {"contrast": 1.0}, "contrast"),
-    "vivid colors": PropertyCue("Colorization", "a picture in vivid colors", {"saturation": 1.0}, "saturation"),
-    "grayscale": PropertyCue("Colorization", "a picture in black and white", {"saturation": -1.0}, "saturation"),
+    "bright image": PropertyCue(
+        "Lighting and Shadows", "a bright picture", {"brightness": 1.0}, "brightness"
+    ),
+    "low contrast": PropertyCue(
+        "Lighting and Shadows", "a flat, hazy picture", {"contrast": -1.0}, "contrast"
+    ),
+    "high contrast": PropertyCue(
+        "Lighting and Shadows", "a picture of strong contrast", {"contrast": 1.0}, "contrast"
+    ),
+    "vivid colors": PropertyCue(
+        "Colorization", "a picture in vivid colors", {"saturation": 1.0}, "saturation"
+    ),
+    "grayscale": PropertyCue(
+        "Colorization", "a picture in black and white", {"saturation": -1.0}, "saturation"
+    ),
     "red tint": _tint("red", -30),
     "purple tint": _tint("purple", 30),
     "blue tint": _tint("blue", 90),
@@ -83,8 +96,8 @@ def measure(image: RGB) -> dict[str, float]:
     - brightness: mean luma (Rec. 709), 0..1
     - contrast: standard deviation of luma, 0..0.5
     - saturation: mean of the largest less the smallest channel (chroma), 0..1
-    - tint_red, tint_blue: colour cast along the red-green and blue-yellow axes of log chroma, about -1..1; a gain on
-      one channel moves them by a fixed amount whatever the scene
+    - tint_red, tint_blue: colour cast along the red-green and blue-yellow axes of log chroma, about -1..1; a
+      gain on one channel moves them by a fixed amount whatever the scene
     - sharpness: log10 of the variance of the Laplacian of luma, about -6..1
     - noise: standard deviation of noise in luma, 0..1 (Immerkaer 1996)
     """
@@ -110,9 +123,10 @@ def saturation(layer: Layer) -> float:
 def tint(layer: Layer) -> tuple[float, float]:
     """The colour cast of the picture: the median log chroma of the pixels nearest to grey.
 
-    A cast moves what was grey away from grey, so "nearest" is judged from the picture's own median (a grey world,
-    Buchsbaum 1980, but robust): half of the pixels, those of the least chroma about it, have a say. Pixels near
-    black, and clipped ones, tell nothing about the light and are left out where enough others remain.
+    A cast moves what was grey away from grey, so "nearest" is judged from the picture's own median (a grey
+    world, Buchsbaum 1980, but robust): half of the pixels, those of the least chroma about it, have a say.
+    Pixels near black, and clipped ones, tell nothing about the light and are left out where enough others
+    remain.
     """
     pixels = layer.reshape(-1, 3)
     top = pixels.max(axis=1)
@@ -136,7 +150,7 @@ def sharpness(luma: NDArray[np.float32]) -> float:
 
 
 def noise(luma: NDArray[np.float32]) -> float:
-    """Immerkaer's fast estimate of the noise's standard deviation (CVIU 64, 1996, eq. 4); 0 below 3 x 3 pixels."""
+    """Immerkaer's fast estimate of the standard deviation (CVIU 64, 1996, eq. 4); 0 below 3 x 3 pixels."""
     import cv2
 
     height, width = luma.shape
@@ -155,20 +169,26 @@ def property_score(name: str, columns: Mapping[str, Any]) -> NDArray[np.float64]
     Raises:
         KeyError: no such cue.
     """
-    total = sum(weight * np.asarray(columns[part], dtype=np.float64) for part, weight in PROPERTY_CUES[name].weights.items())
+    total = sum(
+        weight * np.asarray(columns[part], dtype=np.float64)
+        for part, weight in PROPERTY_CUES[name].weights.items()
+    )
     return np.asarray(total, dtype=np.float64)
 
 
-def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generator, placebo: bool = False) -> RGB:
+def apply_property(
+    image: RGB, name: str, amount: float, rng: np.random.Generator, placebo: bool = False
+) -> RGB:
     """The picture with its score of the cue `name` changed by `amount`, as far as the picture allows.
 
-    The edit has one strength, found by bisection on the working copy: a gain on each channel for tints, a gain
-    (darker) or a lifted curve (brighter), scaling about the mean luma for contrast and about each pixel's luma for
-    saturation, Gaussian blur or unsharp masking, added noise or median filtering.
+    The edit has one strength, found by bisection on the working copy: a gain on each channel for tints, a
+    gain (darker) or a lifted curve (brighter), scaling about the mean luma for contrast and about each
+    pixel's luma for saturation, Gaussian blur or unsharp masking, added noise or median filtering.
 
     Args:
-        placebo: instead change as much (root mean square over pixels) in an unrelated direction: a tint turned by
-            90 degrees for a tint, a turn of all hues for saturation, a tint that keeps every pixel's luma for the rest.
+        placebo: instead change as much (root mean square over pixels) in an unrelated direction: a tint
+            turned by 90 degrees for a tint, a turn of all hues for saturation, a tint that keeps every pixel's
+            luma for the rest.
 
     Raises:
         KeyError: no such cue.
@@ -180,14 +200,16 @@ def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generato
     before = _score(cue, small)
     goal = before + amount
     strength = _bisect(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, -1.0, 1.0)
+    if amount == 0.0 or strength == 0.0:
+        return image.copy()
     if not placebo:
-        return image.copy() if strength == 0.0 else _bytes(edit(image.astype(np.float32) / np.float32(255), strength, scale))
+        return _bytes(edit(image.astype(np.float32) / np.float32(255), strength, scale))
     wanted = rms(_quantised(edit(small, strength, 1.0)) - small)
-    if wanted == 0.0 or amount == 0.0:
+    if wanted == 0.0:
         return image.copy()
     best: tuple[float, Callable[[Layer, float], Layer], float] | None = None
     for other in _placebos(cue, rng):
-        size = _bisect(lambda s, other=other: rms(_quantised(other(small, s)) - small) - wanted, 0.0, 1.0)
+        size = _bisect(functools.partial(_excess, other, small, wanted), 0.0, 1.0)
         changed = _quantised(other(small, size))
         miss = abs(rms(changed - small) / wanted - 1) + abs((_score(cue, changed) - before) / amount)
         if best is None or miss < best[0]:
@@ -216,6 +238,10 @@ def rms(difference: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
 
 
+def _excess(edit: Callable[[Layer, float], Layer], layer: Layer, wanted: float, strength: float) -> float:
+    return rms(_quantised(edit(layer, strength)) - layer) - wanted
+
+
 def _bytes(layer: Layer) -> RGB:
     return np.clip(np.rint(layer * 255), 0, 255).astype(np.uint8)
 
@@ -236,8 +262,8 @@ def _bisect(function: Callable[[float], float], low: float, high: float) -> floa
     return low if abs(function(low)) <= abs(function(high)) else high
 
 
-# Edits: edit(layer, strength, scale) -> layer; strength in [-1, 1] grows with the cue's score, 0 changes nothing;
-# `scale` is the size of the layer relative to the working copy.
+# Edits: edit(layer, strength, scale) -> layer; strength in [-1, 1] grows with the cue's score, 0 changes
+# nothing; `scale` is the size of the layer relative to the working copy.
 Edit = Callable[[Layer, float, float], Layer]
 
 
@@ -334,17 +360,23 @@ _EDITS: dict[str, Callable[[PropertyCue, int], Edit]] = {
 def _placebos(cue: PropertyCue, rng: np.random.Generator) -> list[Callable[[Layer, float], Layer]]:
     """Edits (layer, strength in [0, 1]) that leave the cue's score nearly alone, the preferred first."""
     if cue.edit == "tint":
-        turns = rng.permutation([90.0, -90.0])
-        return [lambda layer, s, turn=turn: _gains(layer, cue.angle + math.radians(turn), 3.0 * s) for turn in turns]
+        turns = cue.angle + rng.permutation([0.5, -0.5]) * math.pi
+        return [functools.partial(_turned_gains, angle=float(turn)) for turn in turns]
     if cue.edit == "saturation":
-        ways = rng.permutation([1.0, -1.0])
-        return [lambda layer, s, way=way: _turned(layer, way * s * math.pi) for way in ways]
-    angles = rng.permutation(np.arange(0.0, 360.0, 30.0))
-    return [lambda layer, s, angle=angle: _isoluminant(layer, math.radians(angle), s) for angle in angles]
+        return [
+            functools.partial(_turned_hues, most=float(way)) for way in rng.permutation([math.pi, -math.pi])
+        ]
+    angles = rng.permutation(12) * (math.pi / 6)
+    return [functools.partial(_isoluminant, angle=float(angle)) for angle in angles]
 
 
-def _turned(layer: Layer, angle: float) -> Layer:
-    """All hues turned by an angle about the grey axis, at each pixel's own luma."""
+def _turned_gains(layer: Layer, strength: float, *, angle: float) -> Layer:
+    return _gains(layer, angle, 3.0 * strength)
+
+
+def _turned_hues(layer: Layer, strength: float, *, most: float) -> Layer:
+    """All hues turned about the grey axis by a share of the angle `most`, at each pixel's own luma."""
+    angle = strength * most
     grey = _luma(layer)
     around = np.full(3, 1 / math.sqrt(3))
     cross = np.array([[0, -around[2], around[1]], [around[2], 0, -around[0]], [-around[1], around[0], 0]])
@@ -353,14 +385,14 @@ def _turned(layer: Layer, angle: float) -> Layer:
     return np.clip(turned + (grey - _luma(turned)), 0, 1)
 
 
-def _isoluminant(layer: Layer, angle: float, strength: float) -> Layer:
+def _isoluminant(layer: Layer, strength: float, *, angle: float) -> Layer:
     """A colour added to every pixel that leaves its luma as it is, as far as the pixel's channels allow."""
     color = (_CHROMA.T @ np.array([math.cos(angle), math.sin(angle)])).astype(np.float32)
     color = color - np.float32(color @ LUMA)
     # the largest step each pixel can take before a channel leaves [0, 1]
     with np.errstate(divide="ignore"):
-        room = np.where(color > 0, (1 - layer) / color, np.where(color < 0, -layer / color, np.inf)).min(axis=2)
-    return layer + np.minimum(room, np.float32(strength))[..., None] * color
+        room = np.where(color > 0, (1 - layer) / color, np.where(color < 0, -layer / color, np.inf))
+    return layer + np.minimum(room.min(axis=2, keepdims=True), np.float32(strength)) * color
 
 
 assert {part for cue in PROPERTY_CUES.values() for part in cue.weights} <= set(PROPERTIES)

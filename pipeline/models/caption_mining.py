@@ -1,4 +1,4 @@
-"""The proposer that needs no language model: phrases that a class's captions hold more often than the others'.
+"""The proposer without a language model: phrases that a class's captions hold more often than the others'.
 
 The measure is the weighted log-odds-ratio with an informative Dirichlet prior of Monroe, Colaresi and Quinn,
 "Fightin' Words" (Political Analysis 16, 2008), eq. 16-22, over document frequencies: a caption either holds a
@@ -27,14 +27,11 @@ SUBSUMED = 0.8
 
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|(?<!\w)'[^'\n]{1,80}'(?!\w)")
 _CLAUSE = re.compile(r"[.,;:!?()\[\]\n]+|\s[-–—]+\s")
-_PLACE = frozenset(
-    "on in at against inside under over across along through above below onto into atop upon in-front-of on-top-of "
-    "in-the-middle-of covered surrounded within".split()
-)
-_BESIDE = frozenset("with and near beside beside by next-to between or alongside holding wearing has have featuring".split())
 
 
-def log_odds(with_a: float, n_a: int, with_b: float, n_b: int, prior: float = PRIOR_CAPTIONS) -> tuple[float, float]:
+def log_odds(
+    with_a: float, n_a: int, with_b: float, n_b: int, prior: float = PRIOR_CAPTIONS
+) -> tuple[float, float]:
     """(delta, z) of a phrase held by `with_a` of `n_a` captions of a class and `with_b` of `n_b` others.
 
     delta is Monroe et al. eq. 16, z its eq. 22: delta / sqrt(variance). The prior's `alpha` for the phrase is
@@ -52,11 +49,11 @@ def log_odds(with_a: float, n_a: int, with_b: float, n_b: int, prior: float = PR
 
 @functools.lru_cache(maxsize=50_000)
 def phrases(caption: str, class_name: str) -> tuple[tuple[str, str], ...]:
-    """The phrases of a caption, each once, with the type that its place in the sentence speaks for ("" if none).
+    """The phrases of a caption, each once, with the type that its place in the sentence speaks for, or "".
 
-    1-3 words inside a clause, neither starting nor ending with a stop word; "of" may stand inside. Words for the
-    whole image become one phrase each ("dimly lit" and "dark" are "dark lighting"); a colour or size belongs to
-    the noun after it, unless that is the class itself.
+    1-3 words inside a clause, neither starting nor ending with a stop word; "of" may stand inside. Words for
+    the whole image become one phrase each ("dimly lit" and "dark" are "dark lighting"); a colour or size
+    belongs to the noun after it, unless that is the class itself.
     """
     found: dict[str, str] = {}
     own = {w.lemma(word) for word in w.tokens(class_name)} - w.GRAMMAR
@@ -74,10 +71,12 @@ def phrases(caption: str, class_name: str) -> tuple[tuple[str, str], ...]:
 
 
 def _whole_image(words: list[str], own: set[str]) -> Iterator[tuple[str, str, int, int]]:
-    """(phrase, type, start, stop) of each expression of a clause for the whole image or for the class's looks."""
+    """(phrase, type, start, stop) of each expression for the whole image or for the looks of the class."""
     for i, word in enumerate(words):
         # "a tilted dark photo": what an adjective describes comes after its fellows
-        after = next((other for other in words[i + 1 :] if other not in w.ADJECTIVES and other not in w.COLORS), "")
+        after = next(
+            (other for other in words[i + 1 :] if other not in w.ADJECTIVES and other not in w.COLORS), ""
+        )
         describes_class = w.lemma(after) in own if after else False
         if word in w.COLORS:
             j = i + 1 + (after == "color")
@@ -92,7 +91,13 @@ def _whole_image(words: list[str], own: set[str]) -> Iterator[tuple[str, str, in
                 yield f"{word} color", "Colorization", i, i + 1
         elif word in w.WHOLE_IMAGE:
             kind, phrase = w.WHOLE_IMAGE[word]
-            if word not in w.ADJECTIVES or not after or after in w.STOP_WORDS or after in w.TINTS or describes_class:
+            if (
+                word not in w.ADJECTIVES
+                or not after
+                or after in w.STOP_WORDS
+                or after in w.TINTS
+                or describes_class
+            ):
                 yield phrase, kind, i, i + 1
 
 
@@ -114,13 +119,13 @@ def _spans(words: list[str], used: list[bool]) -> Iterator[tuple[int, int]]:
 
 
 def _place(words: list[str], start: int, stop: int) -> str:
-    """The type that the preposition before a phrase speaks for: places are Background, company is an object."""
+    """The type that the preposition before a phrase speaks for: a place is Background, company an object."""
     if words[stop : stop + 1] == ["in-the-background"]:
         return "Background"
     for word in reversed(words[max(0, start - 4) : start]):
-        if word in _PLACE:
+        if word in w.PLACE:
             return "Background"
-        if word in _BESIDE:
+        if word in w.COMPANY:
             return "Co-occurring Objects"
     return ""
 
@@ -142,7 +147,9 @@ class CaptionMiner:
         )
         self._counted: dict[str, tuple[int, _Counts]] = {}
 
-    def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
+    def propose(
+        self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]
+    ) -> Proposals:
         """Attributes of one class, the strongest association first; `score` is z."""
         mine = self._count(class_name, captions.get(class_name, ()))
         others = [self._count(name, texts) for name, texts in captions.items() if name != class_name]
@@ -162,7 +169,9 @@ class CaptionMiner:
         attributes = []
         for phrase in order:
             z, count, elsewhere = scored[phrase]
-            reason = f"in {count} of {mine.captions} captions of {class_name}, {elsewhere} of {n_others} others"
+            reason = (
+                f"in {count} of {mine.captions} captions of {class_name}, {elsewhere} of {n_others} others"
+            )
             attributes.append(Attribute(phrase, _type(phrase, [mine, *others]), reason, z))
         return Proposals(tuple(attributes))
 
@@ -181,14 +190,15 @@ class CaptionMiner:
 
 
 def _without_subsumed(counts: dict[str, int]) -> list[str]:
-    """Of phrases that hold one another, the longer where its count is close to the shorter's, else the shorter."""
+    """Of nested phrases the longer one where its count is close to the shorter's, else the shorter."""
     kept = dict(counts)
     for phrase in sorted(counts, key=lambda text: (-text.count(" "), text)):
         if phrase not in kept:
             continue
         parts = phrase.split()
-        inside = {" ".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)} - {phrase}
-        shorter = [part for part in inside if part in kept]
+        n = len(parts)
+        inside = {" ".join(parts[i:j]) for i in range(n) for j in range(i + 1, n + 1)} - {phrase}
+        shorter = sorted(part for part in inside if part in kept)
         if any(counts[phrase] < SUBSUMED * counts[part] for part in shorter):
             del kept[phrase]
         else:

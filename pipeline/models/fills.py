@@ -1,8 +1,8 @@
 """Fills: what stands in the place of a part that is taken out of a picture.
 
-Each takes `image` (height, width, 3) uint8 RGB, `mask` (height, width) bool and a generator, returns a new picture of
-the same shape, leaves every pixel outside the mask as it was, and never uses what was under it. Separate parts of a
-mask are filled separately. Where nothing is left outside the mask, the fill is mid-grey.
+Each takes `image` (height, width, 3) uint8 RGB, `mask` (height, width) bool and a generator, returns a new
+picture of the same shape, leaves every pixel outside the mask as it was, and never uses what was under it.
+Separate parts of a mask are filled separately. Where nothing is left outside the mask, the fill is mid-grey.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_SHIFTS = 400
 
 @dataclass(frozen=True)
 class _Part:
-    """A connected part of a mask in a window of the picture; `outside` are the window's pixels in no part at all."""
+    """A connected part of a mask, in a window of the picture; `outside` are its pixels in no part at all."""
 
     rows: slice
     columns: slice
@@ -36,7 +36,7 @@ class _Part:
 
 
 def _parts(mask: Mask, margin: float) -> Iterator[_Part]:
-    """The connected parts of a mask, each in a window wider by `margin` of its longer side (at least 4 pixels)."""
+    """The connected parts of a mask, each in a window wider by `margin` of its longer side."""
     import cv2
 
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
@@ -51,7 +51,9 @@ def _parts(mask: Mask, margin: float) -> Iterator[_Part]:
 
 def _check(image: RGB, mask: Mask) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or mask.shape != image.shape[:2]:
-        raise ValueError(f"a fill takes (h, w, 3) uint8 and (h, w) bool, not {image.shape} {image.dtype} and {mask.shape}")
+        raise ValueError(
+            f"a fill takes (h, w, 3) uint8 and (h, w) bool, not {image.shape} {image.dtype} and {mask.shape}"
+        )
 
 
 def mean(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
@@ -100,12 +102,13 @@ def _continued(window: RGB, part: _Part) -> Layer:
     height, width = part.inside.shape
     scale = min(64 / max(height, width), 1.0)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    weight = part.outside.astype(np.float32)
+    weight: Layer = part.outside.astype(np.float32)
     weighted = cv2.resize(window.astype(np.float32) * weight[..., None], size, interpolation=cv2.INTER_AREA)
-    weight = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
-    depth = float(cv2.distanceTransform((weight <= 0.5).astype(np.uint8), cv2.DIST_L2, 3).max()) if (weight > 0.5).any() else 0.0
-    sigma = max(0.75 * min(depth, float(max(size))), 1.0)
-    total = cv2.GaussianBlur(weighted, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT).reshape(size[1], size[0], 3)
+    weight = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+    depth = cv2.distanceTransform((weight <= 0.5).astype(np.uint8), cv2.DIST_L2, 3).max()
+    sigma = max(0.75 * min(float(depth), max(size)), 1.0)  # without any zero the distances are infinite
+    total = cv2.GaussianBlur(weighted, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    total = total.reshape(size[1], size[0], 3)  # OpenCV drops the axes of a single row or column
     norm = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)[..., None]
     color = window[part.outside].mean(axis=0, dtype=np.float64).astype(np.float32)
     # a trace of the mean colour where the Gaussian doesn't reach
@@ -146,8 +149,9 @@ def inpaint(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
 def patch(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
     """A piece from elsewhere in the same picture: the shift whose surroundings match the part's edge best.
 
-    The piece holds no masked pixel; it fades into the blurred surroundings towards the part's edge. Where no shift
-    stays inside the picture, the fill is that of `blur`. `rng` picks the shifts tried where there are many.
+    The piece holds no masked pixel; it fades into the blurred surroundings towards the part's edge. Where no
+    shift stays inside the picture, the fill is that of `blur`. `rng` picks the shifts tried where there are
+    many.
     """
     import cv2
 
@@ -158,7 +162,8 @@ def patch(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
         smooth = _continued(image[part.rows, part.columns], part)
         ys, xs = np.nonzero(part.inside)
         ys, xs = ys + part.rows.start, xs + part.columns.start
-        shift = _best_shift(image, mask, part, (int(ys.min()), int(ys.max()), int(xs.min()), int(xs.max())), rng)
+        box = (int(ys.min()), int(ys.max()), int(xs.min()), int(xs.max()))
+        shift = _best_shift(image, mask, part, box, rng)
         if shift is not None:
             donor = image[ys + shift[0], xs + shift[1]].astype(np.float32)
             padded = cv2.copyMakeBorder(part.inside.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
@@ -166,14 +171,15 @@ def patch(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
             feather = max(0.06 * math.sqrt(len(ys)), 1.0)
             alpha = np.clip(depth / (feather + 1), 0, 1)[:, None]
             smooth[part.inside] += alpha * (donor - smooth[part.inside])
-        filled[part.rows, part.columns][part.inside] = np.rint(smooth[part.inside]).clip(0, 255).astype(np.uint8)
+        done = np.rint(smooth[part.inside]).clip(0, 255).astype(np.uint8)
+        filled[part.rows, part.columns][part.inside] = done
     return filled
 
 
 def _best_shift(
     image: RGB, mask: Mask, part: _Part, box: tuple[int, int, int, int], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """(dy, dx) that keeps the part in the picture and off the mask, of the least difference along its edge."""
+    """(dy, dx) that keeps the part in the picture and off the mask, with the least difference at its edge."""
     import cv2
 
     height, width = mask.shape

@@ -1,4 +1,5 @@
-"""Words of attributes: one spelling for each, which of them name the class, and what type of cue they speak of.
+"""Words of attributes: one spelling for each, which of them name the class, and what type of cue they speak
+of.
 
 Everything is offline: lemminflect's dictionary travels inside its package.
 """
@@ -15,28 +16,46 @@ LONGEST = 60
 """Characters of a phrase; a longer one is no name of a thing."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
-_PLURAL_ONLY = frozenset(
-    "glasses sunglasses eyeglasses goggles binoculars pants jeans shorts trousers scissors headphones clothes stairs".split()
-)
-_IRREGULAR = {"people": "person", "leaves": "leaf", "greyscale": "grayscale", "grey": "gray", "colour": "color"}
-_SHADES = {"reddish": "red", "greenish": "green", "bluish": "blue", "yellowish": "yellow", "purplish": "purple"}
-_LEADING = frozenset("a an the some any this that these those its his her their".split())
 
-COLORS = frozenset(
-    "red orange yellow green blue purple pink brown gray white black violet magenta cyan teal turquoise golden gold "
-    "beige maroon tan sepia".split()
-) | frozenset(_SHADES)
-TINTS = frozenset("tint cast tone filter hue glow lighting light wash color-cast tinge".split())
 
-OVERLAYS = frozenset("watermark text logo caption stamp timestamp lettering subtitle signature border frame sticker bar".split())
-SCENES = frozenset(
-    "background backdrop beach forest field road street sky cloud water snow grass mountain hill desert kitchen bathroom "
-    "bedroom room floor wall sand sea ocean lake river pond pool city town village park garden yard lawn meadow jungle "
-    "wood countryside farm farmland harbor shore coast horizon sunset sunrise indoors outdoors office classroom hallway "
-    "runway highway railway track parking-lot sidewalk pavement ground dirt studio stadium court airport station shop "
-    "store restaurant skyline landscape seascape cityscape valley canyon cave reef savanna prairie tundra swamp night "
-    "fog mist rain carpet ceiling wilderness vineyard orchard".split()
-)
+def _read_sections() -> dict[str, frozenset[str]]:
+    sections: dict[str, set[str]] = {}
+    for line in Path(__file__).with_name("words.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            words = sections.setdefault(line.strip("[]"), set())
+        elif line and not line.startswith("#"):
+            words.update(line.split())
+    return {name: frozenset(words) for name, words in sections.items()}
+
+
+_SECTIONS = _read_sections()
+GRAMMAR = _SECTIONS["function"] | _SECTIONS["preposition"]
+IMAGE_WORDS = _SECTIONS["image"]
+STOP_WORDS = GRAMMAR | IMAGE_WORDS
+MODIFIERS = _SECTIONS["modifier"]
+PLACE, COMPANY = _SECTIONS["place"], _SECTIONS["company"]
+_PLURAL_ONLY = _SECTIONS["plural only"]
+_IRREGULAR = {
+    "people": "person",
+    "leaves": "leaf",
+    "greyscale": "grayscale",
+    "grey": "gray",
+    "colour": "color",
+}
+_SHADES = {
+    "reddish": "red",
+    "greenish": "green",
+    "bluish": "blue",
+    "yellowish": "yellow",
+    "purplish": "purple",
+}
+_LEADING = _SECTIONS["article"]
+
+COLORS = _SECTIONS["color"] | frozenset(_SHADES)
+TINTS = _SECTIONS["tint"]
+
+OVERLAYS = _SECTIONS["overlay"]
+SCENES = _SECTIONS["scene"]
 
 WHOLE_IMAGE: dict[str, tuple[str, str]] = {
     word: (cue_type, phrase)
@@ -44,7 +63,11 @@ WHOLE_IMAGE: dict[str, tuple[str, str]] = {
         ("Colorization", "grayscale", "grayscale monochrome black-and-white greyscale desaturated colorless"),
         ("Colorization", "sepia tint", "sepia"),
         ("Colorization", "vivid colors", "vivid vibrant saturated oversaturated colorful"),
-        ("Lighting and Shadows", "dark lighting", "dark dim dimly darkness darkened gloomy underexposed nighttime low-light"),
+        (
+            "Lighting and Shadows",
+            "dark lighting",
+            "dark dim dimly darkness darkened gloomy underexposed nighttime low-light",
+        ),
         ("Lighting and Shadows", "bright lighting", "bright brightly brightness overexposed well-lit"),
         ("Lighting and Shadows", "sunlight", "sunlit sunlight sunny sunshine"),
         ("Lighting and Shadows", "shadow", "shadow shadowy shaded"),
@@ -72,11 +95,7 @@ WHOLE_IMAGE: dict[str, tuple[str, str]] = {
 }
 """Words that speak of the whole image or of the object's look: word -> (type, the phrase it is called by)."""
 
-ADJECTIVES = frozenset(
-    "dark dim bright shaded sunny texture textured patterned pattern tilted slanted crooked inverted flipped rotated "
-    "small tiny little miniature large huge giant gigantic enormous massive big round circular oval spherical square "
-    "rectangular triangular cylindrical vivid vibrant saturated colorful blurry blurred spotlight".split()
-)
+ADJECTIVES = _SECTIONS["look"]
 """Those of WHOLE_IMAGE that may instead describe one thing ("small dog"); then they belong to that thing."""
 
 _IDIOMS = tuple(
@@ -101,6 +120,7 @@ _IDIOMS = tuple(
         (r"colou?r cast", "color-cast"),
         (r"[ -]tinted\b", " tint"),
         (r"grey", "gray"),
+        (r"parking lot", "parking-lot"),
         (r"in front of", "in-front-of"),
         (r"(?:next|adjacent|close) to", "next-to"),
         (r"on top of", "on-top-of"),
@@ -110,25 +130,9 @@ _IDIOMS = tuple(
 )
 
 
-def _read_stop_words() -> dict[str, frozenset[str]]:
-    sections: dict[str, set[str]] = {}
-    for line in Path(__file__).with_name("stop_words.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("["):
-            words = sections.setdefault(line.strip("[]"), set())
-        elif line and not line.startswith("#"):
-            words.update(line.split())
-    return {name: frozenset(words) for name, words in sections.items()}
-
-
-_SECTIONS = _read_stop_words()
-GRAMMAR = _SECTIONS["function"] | _SECTIONS["preposition"]
-IMAGE_WORDS = _SECTIONS["image"]
-STOP_WORDS = GRAMMAR | IMAGE_WORDS
-MODIFIERS = _SECTIONS["modifier"]
-
-
 def tokens(text: str) -> list[str]:
-    """Lower-case words of `text`, with fixed expressions ("close up", "next to") joined by hyphens into one."""
+    """Lower-case words of `text`, with fixed expressions ("close up", "next to") joined by hyphens into
+    one."""
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     for pattern, joined in _IDIOMS:
         text = pattern.sub(joined, text)
@@ -200,7 +204,9 @@ def names_class(phrase: str, class_name: str) -> bool:
     """
     mine = {lemma(word) for word in tokens(phrase)} - GRAMMAR
     own = {lemma(word) for word in tokens(class_name)} - GRAMMAR
-    joined = "".join(lemma(word) for word in tokens(phrase)) == "".join(lemma(word) for word in tokens(class_name))
+    joined = "".join(lemma(word) for word in tokens(phrase)) == "".join(
+        lemma(word) for word in tokens(class_name)
+    )
     return joined or bool(mine & own) or any(_is_head(a, b) or _is_head(b, a) for a in mine for b in own)
 
 
@@ -228,7 +234,8 @@ def merge_phrases(phrases: Iterable[str]) -> list[str]:
 
 
 def whole_image_type(words: Sequence[str]) -> str | None:
-    """The type of a phrase that speaks of the whole image or an object's look, or None for things and places."""
+    """The type of a phrase that speaks of the whole image or an object's look, or None for things and
+    places."""
     if not words or OVERLAYS & set(words):
         return None
     last = words[-1]
@@ -238,10 +245,12 @@ def whole_image_type(words: Sequence[str]) -> str | None:
     for word in described:
         if word in WHOLE_IMAGE and (word not in ADJECTIVES or len(described) == 1 or last in _ABSTRACT):
             return WHOLE_IMAGE[word][0]
-    return "Lighting and Shadows" if last in ("lighting", "illumination", "light") and len(words) > 1 else None
+    return (
+        "Lighting and Shadows" if last in ("lighting", "illumination", "light") and len(words) > 1 else None
+    )
 
 
-_ABSTRACT = frozenset("lighting light image photo view shape size surface object color tone angle orientation shadow".split())
+_ABSTRACT = _SECTIONS["abstract"]
 
 
 def guess_type(phrase: str) -> str:

@@ -1,4 +1,5 @@
-"""Fills: what is outside the mask stays, what was under it leaves no trace, any shape of picture and mask works."""
+"""Fills: what is outside the mask stays, what was under it leaves no trace, any shape of picture and mask
+works."""
 
 from __future__ import annotations
 
@@ -19,14 +20,18 @@ each_fill = pytest.mark.parametrize("fill", FILLS, ids=lambda f: f.__name__)
 @st.composite
 def picture_and_mask(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
-    image = np.random.default_rng(draw(st.integers(0, 999))).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = np.random.default_rng(draw(st.integers(0, 999))).integers(
+        0, 256, (height, width, 3), dtype=np.uint8
+    )
     return image, draw(arrays(bool, (height, width)))
 
 
 @each_fill
 @settings(max_examples=60, deadline=None)
 @given(case=picture_and_mask(), seed=st.integers(0, 9))
-def test_only_the_mask_changes_and_what_was_under_it_has_no_say(fill: Callable, case: tuple, seed: int) -> None:
+def test_only_the_mask_changes_and_what_was_under_it_has_no_say(
+    fill: Callable, case: tuple, seed: int
+) -> None:
     image, mask = case
     before = image.copy()
     filled = fill(image, mask, np.random.default_rng(seed))
