@@ -40,8 +40,8 @@ def export_csv(
     Args:
         audit: a finished audit.
         out: the file, or a folder for `findings.csv` or `images.csv`.
-        rows: `findings` for a row a finding with its numbers; `images` for a row an evidence image of each, with
-            the cue's boxes as JSON: normalised [x0, y0, x1, y1] each.
+        rows: `findings` for a row a finding with its numbers; `images` for a row an evidence image,
+            with the cue's boxes as JSON: normalised [x0, y0, x1, y1] each.
 
     Raises:
         UserError: `rows` is neither.

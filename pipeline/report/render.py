@@ -95,7 +95,8 @@ def _page(data: ReportData, style: str, script: str) -> Page:
     views = view.finding_views(data, scale)
     cards = overview.class_cards(data, views)
     audit = run.get("audit") or {}
-    model = str((audit.get("model") or {}).get("name") or (audit.get("model") or {}).get("kind") or "unknown")
+    chosen = audit.get("model") or {}
+    model = str(chosen.get("name") or chosen.get("factory") or chosen.get("kind") or "unknown")
     root = str((run.get("data") or {}).get("root") or "unknown")
     keys, pictures = _pictures(data)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

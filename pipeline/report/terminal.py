@@ -41,6 +41,7 @@ def print_findings(console: Console, run: Mapping[str, Any], findings: Sequence[
             )
     else:
         console.print("No cue was put to the test; the report says why.")
+    console.print()
     labels = dict.fromkeys([*(run.get("classes") or []), *(row["label"] for row in findings)])
     for label in labels:
         console.print(_line(label, [row for row in findings if row["label"] == label]))

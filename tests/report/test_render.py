@@ -1,0 +1,194 @@
+"""The report as a file: complete, closed, escaped, and honest about what is missing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.records import VERDICTS
+from pipeline.report.data import ReportData
+from pipeline.report.overview import LEVELS, level
+from pipeline.report.render import render_report
+from tests.report.synthetic import NAN, around, finding, report, run
+
+HOSTILE = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>{{ 7*7 }}'
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text outside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+        self.inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside not in ("script", "style"):
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attrs for name, attrs in self.found if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_report(report())
+
+
+def test_every_finding_is_there_with_its_sentence_and_verdict(page: str) -> None:
+    articles = [attrs for attrs in Elements(page).all("article") if "finding" in attrs["class"].split()]
+    assert len(articles) == 30
+    assert {attrs["data-verdict"] for attrs in articles} == set(VERDICTS)
+    assert len({attrs["id"] for attrs in articles}) == 30
+    assert Elements(page).words.count("Without the sea in the background the model misses") >= 1
+
+
+def test_nothing_is_loaded_from_outside(page: str) -> None:
+    elements = Elements(page)
+    assert "http" not in re.sub(r'http-equiv="', "", page), "no address at all, whatever for"
+    assert not elements.all("iframe") and not elements.all("object") and not elements.all("embed")
+    assert [link["href"] for link in elements.all("link")] == ["data:,"]
+    assert all("src" not in script for script in elements.all("script"))
+    assert all("src" not in image for image in elements.all("img"))
+
+
+def test_the_policy_allows_this_script_alone(page: str) -> None:
+    policy = next(
+        m["content"] for m in Elements(page).all("meta") if m.get("http-equiv") == "Content-Security-Policy"
+    )
+    script = page.rpartition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert not re.search(r"<[^>]+\son\w+=", page), "handlers in attributes would not run under this policy"
+
+
+def hostile_report() -> ReportData:
+    data = report()
+    rows = [
+        finding(**{**row, "label": HOSTILE, "cue": HOSTILE, "why": HOSTILE, "source": HOSTILE})
+        for row in data.findings
+    ]
+    images = {key: {**row, "path": HOSTILE, "label": HOSTILE} for key, row in data.images.items()}
+    summary = run([HOSTILE]) | {
+        "skipped": [{"what": HOSTILE, "why": HOSTILE}],
+        "versions": {HOSTILE: HOSTILE},
+    }
+    summary["audit"]["model"]["name"] = HOSTILE
+    summary["data"]["root"] = HOSTILE
+    return replace(
+        data,
+        run=summary,
+        findings=rows,
+        images=images,
+        untested=[{"label": HOSTILE, "cue_id": HOSTILE, "direction": HOSTILE, "reason": HOSTILE}],
+        quarantine=[{"path": HOSTILE, "reason": HOSTILE}],
+        attributes=[{"label": HOSTILE, "phrase": HOSTILE, "source": HOSTILE, "reason": HOSTILE}],
+        cues=[{"cue_id": row["cue_id"], "name": HOSTILE, "operator": HOSTILE} for row in data.findings],
+        thumbs={**data.thumbs, "evil": "javascript:alert(3)"},
+    )
+
+
+def test_hostile_names_stay_text() -> None:
+    page = render_report(hostile_report())
+    elements = Elements(page)
+    plain = Elements(render_report(report()))
+    assert len(elements.all("script")) == len(plain.all("script")) == 2
+    assert all("onerror" not in attrs for _, attrs in elements.found)
+    assert all(image.get("data-picture") for image in elements.all("img"))
+    assert "javascript:" not in page
+    assert "49" not in Elements(render_report(replace(hostile_report(), findings=[]))).words, (
+        "no template is evaluated"
+    )
+    assert "<img src=x onerror=alert(1)>" in elements.words, "what was given is shown as it was given"
+
+
+def test_pictures_are_stored_once_and_safe_inside_their_script(page: str) -> None:
+    data = report()
+    for uri in data.thumbs.values():
+        assert page.count(uri) == 1
+
+
+def test_no_findings_and_no_pictures_still_make_a_page() -> None:
+    empty = render_report(ReportData(run={}, findings=[]))
+    assert "No findings" in empty and "No classes" in empty
+    bare = render_report(report(pictures=False))
+    assert "No evidence picture to show" in bare and '<article class="finding' in bare
+
+
+def test_a_class_without_a_confirmed_cue_says_what_was_tried(page: str) -> None:
+    words = Elements(page).words
+    assert "Tested and found clean" in words
+    assert "4 cues tested, none with an effect. An effect of 14 of 100 would have been seen in each." in words
+    assert "Nothing confirmed, 1 undecided" in words
+    assert "No cue of this class could be put to the test" in words
+
+
+def test_an_untested_finding_does_not_make_a_class_undecided() -> None:
+    rows = [
+        finding(verdict="associated only", **around("removal_effect", 0.0, 0.05)),
+        finding(finding_id="b", cue_id="sea", cue="sea", verdict="inconclusive"),
+    ]
+    words = Elements(render_report(ReportData(run=run(["boat"]), findings=rows))).words
+    assert "Tested and found clean" in words and "undecided" not in words
+
+
+def test_what_was_not_tested_and_not_read_is_listed(page: str) -> None:
+    words = Elements(page).words
+    assert "fewer than 10 images with the cue (2 experiments)" in words
+    assert "no region encoder is configured" in words
+    assert "boat/broken.jpg damaged image: truncated" in words
+
+
+def test_the_split_is_mentioned_when_it_is_off() -> None:
+    data = report(findings=2)
+    assert "One half for everything" not in render_report(data)
+    assert "One half for everything" in render_report(replace(data, run=data.run | {"split": False}))
+
+
+def test_unmeasured_numbers_are_dashes_not_zeros() -> None:
+    words = Elements(render_report(ReportData(run=run(["boat"]), findings=[finding()]))).words
+    assert "nan" not in words.lower().split() and "“buoy” was not put to the test on boats." in words
+    assert "Removal effect – of 100 images" in words
+
+
+def test_every_picture_has_words_and_its_boxes(page: str) -> None:
+    elements = Elements(page)
+    assert all(image["alt"] for image in elements.all("img"))
+    rects = [attrs for attrs in elements.all("rect") if attrs["class"] == "edge"]
+    assert rects and all(
+        0 <= float(r["x"]) <= 100 and float(r["x"]) + float(r["width"]) <= 100.01 for r in rects
+    )
+
+
+@pytest.mark.parametrize(
+    ("effect", "name"),
+    [(NAN, "none"), (0.0, "p0"), (-0.01, "p0"), (LEVELS[0], "p1"), (-0.12, "n3"), (1.0, "p5"), (-1.0, "n5")],
+)
+def test_colour_levels(effect: float, name: str) -> None:
+    assert level(effect) == name
+
+
+@pytest.mark.slow
+def test_a_thousand_findings_fit() -> None:
+    page = render_report(report(classes=50, findings=1000))
+    assert len(page.encode()) < 40_000_000
+    assert page.count('<article class="finding') == 1000
