@@ -49,9 +49,9 @@ class Cluster(Section):
     """Unnamed cues: spherical k-means over region embeddings."""
 
     enabled: bool = True
-    k_min: int = Field(0, ge=0, description="fewest clusters tried; 0: twice the number of classes (RaVL)")
-    k_max: int = Field(0, ge=0, description="most clusters tried; 0: five times the number of classes (RaVL)")
-    sweep: int = Field(5, ge=1, le=50, description="how many values of k are tried between them")
+    k_min: int = Field(0, ge=0, description="fewest clusters tried; 0: ten times the number of classes")
+    k_max: int = Field(0, ge=0, description="most clusters tried; 0: thirty times the number of classes")
+    sweep: int = Field(3, ge=1, le=50, description="how many values of k are tried between them")
     sample: int = Field(100_000, ge=100, description="most regions that k-means sees")
 
 

@@ -122,7 +122,7 @@ class Shelf:
     """The cached results of one computation: `table`'s rows by key, in part files that are never changed."""
 
     def __init__(self, cache: Path, stage: str, table: str, key_column: str, computation: tuple[Any, ...]) -> None:
-        self.folder = cache / stage / key_of(*computation)
+        self.folder = cache / stage / f"{table}-{key_of(*computation)}"
         self.table_name = table
         self.key_column = key_column
 

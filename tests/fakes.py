@@ -12,35 +12,32 @@ from pipeline.geometry import to_pixels
 class PatchLover:
     """Says `a` where it sees a red patch, `b` where the left edge is grey, else `c`."""
 
-    fingerprint = "patch-lover-1"
-
     def __init__(self, classes: tuple[str, ...], device: str, love: float = 6.0) -> None:
         self.classes, self.love = classes, love
-        self.fingerprint = f"patch-lover-{love}"
+        self.fingerprint = f"patch-lover-3-{love}"
 
     def logits(self, images: Sequence[np.ndarray]) -> np.ndarray:
         out = np.zeros((len(images), len(self.classes)), dtype=np.float32)
         for row, image in enumerate(images):
             pixels = image.astype(np.int64)
             red = ((pixels[..., 0] > 200) & (pixels[..., 1] < 70) & (pixels[..., 2] < 70)).mean()
-            edge = np.abs(pixels[:, :6] - 128).mean()
-            out[row] = [self.love * min(red / 0.04, 1.0), 3.0 if edge < 12 else -3.0, 0.0]
+            grey = (np.abs(pixels[:, :6] - 128).max(axis=2) < 10).mean()  # most of the edge: one patch can't hide it
+            out[row] = [self.love * min(red / 0.04, 1.0) - 1, 3.0 if grey > 0.5 else -3.0, 0.0]
         return out
 
 
 class Colors:
-    """Region vectors: mean, spread and gradient of the colours."""
+    """Region vectors: square roots of a histogram of 64 colours."""
 
-    fingerprint = "colors-1"
+    fingerprint = "colors-2"
     has_text = False
 
     def __init__(self, device: str) -> None:
         pass
 
     def _vector(self, pixels: np.ndarray) -> np.ndarray:
-        flat = pixels.reshape(-1, 3).astype(np.float64) / 255
-        vector = np.concatenate([flat.mean(axis=0), flat.std(axis=0), [1.0]])
-        return vector / np.linalg.norm(vector)
+        bins = np.clip(pixels.reshape(-1, 3).astype(np.int64) // 64, 0, 3) @ [16, 4, 1]
+        return np.sqrt(np.bincount(bins, minlength=64) / len(bins))
 
     def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
         return np.array([self._vector(image) for image in images], dtype=np.float32)

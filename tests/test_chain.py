@@ -22,7 +22,6 @@ def audit_of(images: Path, cache: Path, love: float = 6.0, **more) -> Audit:
             "model": {"kind": "python", "factory": "tests.fakes:patch_lover", "options": {"love": love}},
             "embed": {"kind": "python", "factory": "tests.fakes:colors"},
             "ablate": {"fills": ["mean", "inpaint"], "images": 24},
-            "cluster": {"k_min": 12, "k_max": 12, "sweep": 1},
             "cache": str(cache),
             "shard": 50,
             **more,

@@ -184,3 +184,13 @@ def cluster_scores(clusters: pa.Table, assignments: pa.Table, index: dict[str, i
         known = numbers >= 0
         np.maximum.at(scores, (numbers[known], where[known]), assignments["similarity"].to_numpy()[known])
     return [(row, scores[number]) for number, row in enumerate(rows)]
+
+
+def phi(present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Correlation of yes-or-no columns with each other (cues, cues); 0 for a constant column."""
+    values = present.astype(np.float64)
+    values -= values.mean(axis=0)
+    norm = np.linalg.norm(values, axis=0)
+    product = values.T @ values
+    scale = np.outer(norm, norm)
+    return np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Audit
 from pipeline.evidence.boxes import BoxFinder
-from pipeline.evidence.presence import Cues, find_cues
+from pipeline.evidence.presence import Cues, find_cues, phi
 from pipeline.evidence.texts import text_embeddings
 from pipeline.geometry import area, intersection
 from pipeline.metrics import association, ravl, spurlens
@@ -28,6 +28,8 @@ LEAST_EVIDENCE = 1.64
 """A cue is worth an experiment if, in the selection half, a sign of it lies this many standard errors above zero."""
 LEAST_PRESENT = 4
 """A cue that fewer images of the selection half show is not measured."""
+DUPLICATE = 0.8
+"""Of two cues whose presence correlates this much (phi) only the more promising one has an experiment."""
 PROMPT = "a photo of a {}"
 
 Reals = NDArray[np.float64]
@@ -137,6 +139,7 @@ def select(
     signs = [_standard_errors(interval) for interval in (odds, gaps.presence_accuracy, gaps.hallucination)]
     evidence = np.nan_to_num(np.maximum.reduce([np.nan_to_num(sign, nan=-np.inf) for sign in signs]), neginf=-1e9)
     seen = cues.present[half].sum(axis=0)
+    alike = phi(cues.present[half])
     chosen: dict[tuple[int, int], int] = {}
     for c in range(len(classes)):
         worth = [
@@ -147,8 +150,11 @@ def select(
             and not overlap[c, number] > audit.rank.core_overlap
         ]
         worth.sort(key=lambda number, c=c: (-evidence[c, number], number))
-        for turn, number in enumerate(worth[: audit.measure.max_per_class]):
-            chosen[c, number] = turn
+        taken: list[int] = []
+        for number in worth:
+            if len(taken) < audit.measure.max_per_class and not any(alike[number, other] >= DUPLICATE for other in taken):
+                chosen[c, number] = len(taken)
+                taken.append(number)
     return chosen
 
 

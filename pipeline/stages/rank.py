@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline.config import Audit
 from pipeline.evidence.boxes import BoxFinder
+from pipeline.evidence.presence import phi
 from pipeline.metrics.effects import FLIP_BOUNDS, Effect, paired_effect
 from pipeline.metrics.intervals import group_means
 from pipeline.metrics.tests import false_discovery, sign_flip
@@ -208,8 +208,9 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
     if np.isnan(row["p"]):
         return "inconclusive", f"No experiment was made.{untested or ' The data showed no sign worth one.'}"
     directions = [name for name in ("removal", "insertion") if not np.isnan(row[f"{name}_p"])]
-    best = min(directions, key=lambda name: row[f"{name}_p"])
-    if row["q"] <= audit.rank.q and row[f"{best}_effect_lower"] > 0:
+    shown = [name for name in directions if row[f"{name}_effect_lower"] > 0 and len(directions) * row[f"{name}_p"] <= audit.rank.q]
+    if row["q"] <= audit.rank.q and shown:
+        best = max(shown, key=lambda name: row[f"{name}_effect_lower"])
         what = "Taking it out loses" if best == "removal" else "Putting it in wins"
         return "confirmed", (
             f"{what} predictions beyond the placebo, by more than {audit.rank.smallest_effect:g} (q = {row['q']:.2g}).{untested}"
@@ -251,13 +252,3 @@ class Seen:
     def same(self, a: str, b: str) -> bool:
         """Whether two cues are in the same images."""
         return bool(self.correlation[self.at[a], self.at[b]] >= SAME_CUE)
-
-
-def phi(present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Correlation of yes-or-no columns with each other (cues, cues); 0 for a constant column."""
-    values = present.astype(np.float64)
-    values -= values.mean(axis=0)
-    norm = np.linalg.norm(values, axis=0)
-    product = values.T @ values
-    scale = np.outer(norm, norm)
-    return np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
