@@ -20,6 +20,13 @@ from pipeline.records import PROPERTIES
 
 Layer = NDArray[np.float32]  # (height, width, 3), sRGB in [0, 1]
 
+Edit = Callable[[Layer, float, float], Layer]
+"""edit(layer, strength, scale): the cue's score grows with strength in [-1, 1], and 0 changes nothing;
+`scale` is the size of the layer relative to the working copy."""
+
+Placebo = Callable[[Layer, float], Layer]
+"""placebo(layer, strength): the change grows with strength in [0, 1]."""
+
 WORKING_SIZE = 256
 LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 """Weights of ITU-R BT.709, applied to the gamma-coded values."""
@@ -86,7 +93,7 @@ def working_copy(image: RGB) -> Layer:
     scale = WORKING_SIZE / max(height, width)
     if scale < 1:
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     return image.astype(np.float32) / np.float32(255)
 
 
@@ -187,27 +194,32 @@ def apply_property(
 
     Args:
         placebo: instead change as much (root mean square over pixels) in an unrelated direction: a tint
-            turned by 90 degrees for a tint, a turn of all hues for saturation, a tint that keeps every pixel's
-            luma for the rest.
+            turned by 90 degrees for a tint, a turn of all hues for saturation, a tint that keeps every
+            pixel's luma for the rest.
 
     Raises:
         KeyError: no such cue.
     """
     cue = PROPERTY_CUES[name]
-    edit = _EDITS[cue.edit](cue, rng.integers(2**31))
-    small = working_copy(image)
+    edit = _EDITS[cue.edit](cue, int(rng.integers(2**31)))
+    small, full = working_copy(image), image.astype(np.float32) / np.float32(255)
     scale = max(max(image.shape[:2]) / WORKING_SIZE, 1.0)
     before = _score(cue, small)
     goal = before + amount
     strength = _bisect(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, -1.0, 1.0)
+    if scale > 1 and cue.edit in ("sharpness", "noise"):
+        # what neighbouring pixels do to one another doesn't come out the same on a smaller copy
+        low, high = sorted((0.2 * strength, max(min(3.0 * strength, 1.0), -1.0)))
+        strength = _bisect(
+            lambda s: _score(cue, working_copy(_bytes(edit(full, s, scale)))) - goal, low, high, steps=8
+        )
     if amount == 0.0 or strength == 0.0:
         return image.copy()
-    if not placebo:
-        return _bytes(edit(image.astype(np.float32) / np.float32(255), strength, scale))
-    wanted = rms(_quantised(edit(small, strength, 1.0)) - small)
-    if wanted == 0.0:
-        return image.copy()
-    best: tuple[float, Callable[[Layer, float], Layer], float] | None = None
+    edited = _bytes(edit(full, strength, scale))
+    wanted = rms(edited.astype(np.float32) / np.float32(255) - full)
+    if not placebo or wanted == 0.0:
+        return edited
+    best: tuple[float, Placebo, float] | None = None
     for other in _placebos(cue, rng):
         size = _bisect(functools.partial(_excess, other, small, wanted), 0.0, 1.0)
         changed = _quantised(other(small, size))
@@ -217,7 +229,7 @@ def apply_property(
         if miss <= 0.1:
             break
     assert best is not None
-    return _bytes(best[1](image.astype(np.float32) / np.float32(255), best[2]))
+    return _bytes(best[1](full, best[2]))
 
 
 def _score(cue: PropertyCue, layer: Layer) -> float:
@@ -227,9 +239,13 @@ def _score(cue: PropertyCue, layer: Layer) -> float:
     elif cue.edit == "saturation":
         parts = {"saturation": saturation(layer)}
     else:
-        luma = layer @ LUMA
-        by_name = {"brightness": np.mean, "contrast": np.std, "sharpness": sharpness, "noise": noise}
-        parts = {cue.edit: float(by_name[cue.edit](luma))}
+        of_luma: dict[str, Callable[[Layer], Any]] = {
+            "brightness": np.mean,
+            "contrast": np.std,
+            "sharpness": sharpness,
+            "noise": noise,
+        }
+        parts = {cue.edit: float(of_luma[cue.edit](layer @ LUMA))}
     return sum(weight * parts[part] for part, weight in cue.weights.items())
 
 
@@ -238,7 +254,7 @@ def rms(difference: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(np.square(difference, dtype=np.float64))))
 
 
-def _excess(edit: Callable[[Layer, float], Layer], layer: Layer, wanted: float, strength: float) -> float:
+def _excess(edit: Placebo, layer: Layer, wanted: float, strength: float) -> float:
     return rms(_quantised(edit(layer, strength)) - layer) - wanted
 
 
@@ -250,21 +266,16 @@ def _quantised(layer: Layer) -> Layer:
     return _bytes(layer).astype(np.float32) / np.float32(255)
 
 
-def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
+def _bisect(function: Callable[[float], float], low: float, high: float, steps: int = 14) -> float:
     """Where a function that grows crosses zero, or the end that comes nearest."""
     if function(low) >= 0:
         return low
     if function(high) <= 0:
         return high
-    for _ in range(14):
+    for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if function(middle) < 0 else (low, middle)
     return low if abs(function(low)) <= abs(function(high)) else high
-
-
-# Edits: edit(layer, strength, scale) -> layer; strength in [-1, 1] grows with the cue's score, 0 changes
-# nothing; `scale` is the size of the layer relative to the working copy.
-Edit = Callable[[Layer, float, float], Layer]
 
 
 def _luma(layer: Layer) -> Layer:
@@ -325,7 +336,7 @@ def _sharpness_edit(cue: PropertyCue, seed: int) -> Edit:
         if blur == 0:
             return layer
         sigma = scale * (8.0 * blur**2 + 0.2 if blur > 0 else 1.0)
-        smooth = cv2.GaussianBlur(layer, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        smooth: Any = cv2.GaussianBlur(layer, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
         return smooth if blur > 0 else np.clip(layer - np.float32(4.0 * blur) * (layer - smooth), 0, 1)
 
     return edit
@@ -338,7 +349,7 @@ def _noise_edit(cue: PropertyCue, seed: int) -> Edit:
         height, width = layer.shape[:2]
         if strength > 0:
             size = (max(round(height / scale), 1), max(round(width / scale), 1))
-            grain = np.random.default_rng(seed).standard_normal((*size, 1)).astype(np.float32)
+            grain: Any = np.random.default_rng(seed).standard_normal((*size, 1)).astype(np.float32)
             grain = cv2.resize(grain, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
             return np.clip(layer + np.float32(0.5 * strength) * grain, 0, 1)
         clean = cv2.medianBlur(_bytes(layer), 2 * math.ceil(scale) + 1).astype(np.float32) / np.float32(255)
@@ -357,7 +368,7 @@ _EDITS: dict[str, Callable[[PropertyCue, int], Edit]] = {
 }
 
 
-def _placebos(cue: PropertyCue, rng: np.random.Generator) -> list[Callable[[Layer, float], Layer]]:
+def _placebos(cue: PropertyCue, rng: np.random.Generator) -> list[Placebo]:
     """Edits (layer, strength in [0, 1]) that leave the cue's score nearly alone, the preferred first."""
     if cue.edit == "tint":
         turns = cue.angle + rng.permutation([0.5, -0.5]) * math.pi

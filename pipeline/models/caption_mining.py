@@ -53,7 +53,7 @@ def phrases(caption: str, class_name: str) -> tuple[tuple[str, str], ...]:
 
     1-3 words inside a clause, neither starting nor ending with a stop word; "of" may stand inside. Words for
     the whole image become one phrase each ("dimly lit" and "dark" are "dark lighting"); a colour or size
-    belongs to the noun after it, unless that is the class itself.
+    before a noun is dropped, unless the noun is the class itself: then it is an attribute of its own.
     """
     found: dict[str, str] = {}
     own = {w.lemma(word) for word in w.tokens(class_name)} - w.GRAMMAR
@@ -106,7 +106,9 @@ def _spans(words: list[str], used: list[bool]) -> Iterator[tuple[int, int]]:
         first = words[start]
         backdrop = words[start + 1 : start + 2] == ["background"]
         a_fruit = first == "orange" and not (words[start + 1 :] and w.can_name(words[start + 1]))
-        if used[start] or first in w.STOP_WORDS or (first in w.COLORS and not a_fruit and not backdrop):
+        # "a large red car" is a car: a detector knows cars, and the rest is the speaker's choice of words
+        describes = first in w.MODIFIERS or (first in w.COLORS and not a_fruit)
+        if used[start] or first in w.STOP_WORDS or (describes and not backdrop):
             continue
         for stop in range(start + 1, min(start + 3, len(words)) + 1):
             inner = words[start + 1 : stop - 1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,18 +103,27 @@ def _continued(window: RGB, part: _Part) -> Layer:
     height, width = part.inside.shape
     scale = min(64 / max(height, width), 1.0)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    weight: Layer = part.outside.astype(np.float32)
-    weighted = cv2.resize(window.astype(np.float32) * weight[..., None], size, interpolation=cv2.INTER_AREA)
-    weight = np.asarray(cv2.resize(weight, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+    outside = part.outside.astype(np.float32)
+    weighted, weight = _resized(window * outside[..., None], size), _resized(outside, size)
     depth = cv2.distanceTransform((weight <= 0.5).astype(np.uint8), cv2.DIST_L2, 3).max()
     sigma = max(0.75 * min(float(depth), max(size)), 1.0)  # without any zero the distances are infinite
-    total = cv2.GaussianBlur(weighted, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
-    total = total.reshape(size[1], size[0], 3)  # OpenCV drops the axes of a single row or column
-    norm = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)[..., None]
+    total = cv2.GaussianBlur(weighted, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT).reshape(weighted.shape)
+    norm = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT).reshape(weight.shape)
     color = window[part.outside].mean(axis=0, dtype=np.float64).astype(np.float32)
     # a trace of the mean colour where the Gaussian doesn't reach
-    smooth = (total + np.float32(1e-6) * color) / (norm + np.float32(1e-6))
-    return cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, 3)
+    smooth = (total + np.float32(1e-6) * color) / (norm[..., None] + np.float32(1e-6))
+    return _resized(smooth.astype(np.float32), (width, height))
+
+
+def _resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """The array at (width, height), averaged where it shrinks; OpenCV drops the axes of single rows."""
+    import cv2
+
+    if (array.shape[1], array.shape[0]) == size:
+        return array
+    way = cv2.INTER_AREA if size[0] * size[1] < array.shape[0] * array.shape[1] else cv2.INTER_LINEAR
+    shape = (size[1], size[0], *array.shape[2:])
+    return np.asarray(cv2.resize(np.ascontiguousarray(array), size, interpolation=way)).reshape(shape)
 
 
 def inpaint(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
@@ -128,20 +138,20 @@ def inpaint(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
         if not part.outside.any():
             filled[part.rows, part.columns][part.inside] = GREY
             continue
-        # other parts of the mask in the window must not lend their content: they are holes too
-        hole = (~part.outside).astype(np.uint8)
-        scale = min(WORKING_SIZE / max(hole.shape), 1.0)
-        size = (max(round(hole.shape[1] * scale), 1), max(round(hole.shape[0] * scale), 1))
-        radius = max(0.02 * max(size), 3.0)
-        blank = window * part.outside[..., None].astype(np.uint8)
-        if scale < 1:
-            share = cv2.resize(part.outside.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-            small = cv2.resize(blank.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-            small = np.rint(small / np.maximum(share, 1e-6)[..., None]).clip(0, 255).astype(np.uint8)
-            done = cv2.inpaint(small, (share < 0.5).astype(np.uint8), radius, cv2.INPAINT_TELEA)
-            done = cv2.resize(done, hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
-        else:
-            done = cv2.inpaint(np.ascontiguousarray(blank), hole, radius, cv2.INPAINT_TELEA)
+        # other parts of the mask in the window are holes too: they must not lend their content
+        share = part.outside.astype(np.float32)
+        visible = window.astype(np.float32) * share[..., None]
+        height, width = share.shape
+        scale = min(WORKING_SIZE / max(height, width), 1.0)
+        size = (max(round(width * scale), 1), max(round(height * scale), 1))
+        share = _resized(share, size)
+        source = np.rint(_resized(visible, size) / np.maximum(share, 1e-6)[..., None]).clip(0, 255)
+        # the margin is for OpenCV, which reads beyond pictures of a single row or column
+        edge = ((2, 2), (2, 2))
+        hole = np.pad((share < 0.5).astype(np.uint8), edge, mode="edge")
+        padded = np.pad(source.astype(np.uint8), (*edge, (0, 0)), mode="edge")
+        done = cv2.inpaint(padded, hole, max(0.03 * max(size), 3.0), cv2.INPAINT_TELEA)[2:-2, 2:-2]
+        done = _resized(done, (width, height))
         filled[part.rows, part.columns][part.inside] = done[part.inside]
     return filled
 
@@ -184,8 +194,8 @@ def _best_shift(
 
     height, width = mask.shape
     top, bottom, left, right = box
-    dy, dx = np.meshgrid(np.arange(-top, height - bottom), np.arange(-left, width - right), indexing="ij")
-    dy, dx = dy.ravel(), dx.ravel()
+    grid = np.meshgrid(np.arange(-top, height - bottom), np.arange(-left, width - right), indexing="ij")
+    dy, dx = grid[0].ravel(), grid[1].ravel()
     # masked pixels in the shifted bounding box, by an integral image: a quick bound before the exact test
     table = cv2.integral(mask.astype(np.uint8))
     y0, y1, x0, x1 = top + dy, bottom + dy + 1, left + dx, right + dx + 1

@@ -19,7 +19,8 @@ each_fill = pytest.mark.parametrize("fill", FILLS, ids=lambda f: f.__name__)
 
 @st.composite
 def picture_and_mask(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    longest = draw(st.sampled_from([3, 24, 24, 300]))  # 300: beyond the working size
+    height, width = draw(st.integers(1, 24 if longest < 100 else 2)), draw(st.integers(1, longest))
     image = np.random.default_rng(draw(st.integers(0, 999))).integers(
         0, 256, (height, width, 3), dtype=np.uint8
     )
@@ -27,7 +28,7 @@ def picture_and_mask(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @each_fill
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=picture_and_mask(), seed=st.integers(0, 9))
 def test_only_the_mask_changes_and_what_was_under_it_has_no_say(
     fill: Callable, case: tuple, seed: int
@@ -59,7 +60,7 @@ def test_a_hole_in_a_plain_picture_takes_its_colour(fill: Callable) -> None:
     mask[10:20, 10:20] = True
     image[mask] = (0, 0, 255)
     filled = fill(image, mask, np.random.default_rng(0)).astype(int)
-    assert np.abs(filled - [200, 100, 50]).max() <= 8  # Telea's sums drift by some levels over a large hole
+    assert np.abs(filled - [200, 100, 50]).max() <= 10  # Telea's sums drift by some levels over a large hole
 
 
 def test_each_part_of_a_mask_takes_the_colour_round_it() -> None:
