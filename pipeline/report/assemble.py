@@ -27,6 +27,8 @@ PLACES = {
 }
 """Which images of an experiment are shown, as quantiles of its effects from the top: never only the best."""
 
+LISTED = ("findings", "untested", "quarantine", "attributes", "cues")
+
 Edit = dict[str, Any]
 
 
@@ -45,7 +47,7 @@ def assemble(
         load_image: the picture of an image id; an UnreadableImage leaves the picture out.
         redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
     """
-    rows = {name: table.to_pylist() for name, table in tables.items() if name not in ("images", "edits")}
+    rows = {name: tables[name].to_pylist() for name in LISTED if name in tables}
     findings = sorted(rows["findings"], key=_worst_first)
     experiments = _experiments(findings, tables["edits"].to_pylist() if "edits" in tables else [])
     gallery = _Gallery(load_image)

@@ -11,7 +11,7 @@ from pipeline.report.sentences import number, of_100
 
 COLORS = {"confirmed": "#c2410c", "associated only": "#a16207", "core": "#2563a8", "inconclusive": "#7a8288"}
 SIGNS = {"confirmed": "●", "associated only": "◐", "core": "◆", "inconclusive": "○"}
-CELL = "padding:.3em .8em;text-align:{side};vertical-align:top;white-space:{wrap}"
+CELL = "padding:.3em .8em;text-align:{side};vertical-align:top;white-space:nowrap"
 MAX_ROWS = 50
 
 
@@ -22,16 +22,12 @@ def findings_html(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     if not rows:
         return "<p><em>No findings.</em></p>"
-    heads = [
-        ("class", "left"),
-        ("cue", "left"),
-        ("verdict", "left"),
-        ("removed", "right"),
-        ("inserted", "right"),
-    ]
-    heads += [("harm", "right"), ("q", "right"), ("in words", "left")]
-    head = "".join(f'<th scope="col" style="{_cell(side, False)}">{name}</th>' for name, side in heads)
-    body = "".join(f"<tr>{_row(row)}</tr>" for row in rows[:MAX_ROWS])
+    sides = {"class": "left", "cue": "left", "verdict": "left"}
+    heads = [(name, sides.get(name, "right")) for name in (*sides, "removed", "inserted", "harm", "q")]
+    head = "".join(f'<th scope="col" style="{_cell(side)}">{name}</th>' for name, side in heads)
+    body = "".join(
+        f'<tr title="{escape(sentences.sentence(row))}">{_row(row)}</tr>' for row in rows[:MAX_ROWS]
+    )
     rest = len(rows) - MAX_ROWS
     more = f"<p>and {rest:,} more</p>" if rest > 0 else ""
     return (
@@ -48,14 +44,13 @@ def _row(row: Mapping[str, Any]) -> str:
     color = COLORS.get(verdict, "inherit")
     badge = f'<span style="color:{color};font-weight:600">{SIGNS.get(verdict, "")} {escape(verdict)}</span>'
     cells = [
-        (escape(sentences.words(str(row["label"]))), "left", False),
-        (f"<strong>{escape(sentences.words(str(row['cue'])))}</strong>", "left", False),
-        (badge, "left", False),
-        *((_span(row, name, signed), "right", False) for name, signed in _EFFECTS),
-        (escape(sentences.small(row["q"])), "right", False),
-        (escape(sentences.sentence(row)), "left", True),
+        (escape(sentences.words(str(row["label"]))), "left"),
+        (f"<strong>{escape(sentences.words(str(row['cue'])))}</strong>", "left"),
+        (badge, "left"),
+        *((_span(row, name, signed), "right") for name, signed in _EFFECTS),
+        (escape(sentences.small(row["q"])), "right"),
     ]
-    return "".join(f'<td style="{_cell(side, wraps)}">{text}</td>' for text, side, wraps in cells)
+    return "".join(f'<td style="{_cell(side)}">{text}</td>' for text, side in cells)
 
 
 _EFFECTS = (("removal_effect", True), ("insertion_effect", True), ("harm", False))
@@ -66,5 +61,5 @@ def _span(row: Mapping[str, Any], name: str, signed: bool) -> str:
     return escape(f"{of_100(value, signed)} {sentences.interval(low, high)}".strip())
 
 
-def _cell(side: str, wraps: bool) -> str:
-    return CELL.format(side=side, wrap="normal;min-width:18em" if wraps else "nowrap")
+def _cell(side: str) -> str:
+    return CELL.format(side=side)

@@ -11,7 +11,7 @@ from pipeline.report.data import ReportData
 from pipeline.report.sentences import number, of_100
 from pipeline.report.view import FindingView, was_tested, worst_last
 
-MATRIX_COLUMNS = 24  # most cues of the overview: more can't be read
+MATRIX_COLUMNS = 18  # most cues of the overview: more can't be read
 LEVELS = (0.02, 0.05, 0.10, 0.20, 0.35)  # effect sizes at which a cell's colour deepens
 
 

@@ -16,6 +16,7 @@ class Mark:
 
     x: float
     shape: int
+    fill: str
     text: str
 
 
@@ -79,9 +80,10 @@ def plot(
         Mark(
             scale(fill["estimate"]),
             all_fills.index(fill["fill"]) % 4,
+            fill["fill"],
             f"{fill['fill']}: {of_100(fill['estimate'], True)} of 100",
         )
-        for fill in fills
+        for fill in (fills if len(fills) > 1 else [])  # one fill alone is the estimate itself
     )
     text = f"{name.capitalize()}: {of_100(effect, True)} of 100 {bounds}"
     if marks:

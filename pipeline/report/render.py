@@ -41,7 +41,6 @@ class Page:
     matrix: overview.Matrix
     views: list[view.FindingView]
     scale: Scale
-    fills: list[str]
     verdicts: list[str]
     types: list[str]
     slugs: dict[tuple[str, str], str]
@@ -116,7 +115,6 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         matrix=overview.matrix_of(views, cards),
         views=views,
         scale=scale,
-        fills=sorted({row["fill"] for row in data.effects}),
         verdicts=[name for name in VERDICTS if name in present],
         types=sorted({row["cue_type"] for row in data.findings if row["cue_type"]}),
         slugs={(item.row["label"], item.row["cue_id"]): item.slug for item in views},

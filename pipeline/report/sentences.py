@@ -69,7 +69,7 @@ def words(name: str) -> str:
 
 
 def _countable(name: str) -> bool:
-    return bool(PLAIN_NAME.fullmatch(name)) and name.isascii() and len(name) <= 40
+    return bool(PLAIN_NAME.fullmatch(name)) and name.isascii() and 3 <= len(name) <= 40
 
 
 def _is_plural(name: str) -> bool:

@@ -47,6 +47,11 @@ class FindingView:
     sort: dict[str, float]
     search: str
 
+    @property
+    def legend(self) -> list[tuple[int, str]]:
+        """The shape of each fill that has a dot in the plots."""
+        return sorted({(mark.shape, mark.fill) for plot in self.plots for mark in plot.marks})
+
 
 def finding_views(data: ReportData, scale: Scale) -> list[FindingView]:
     """Every finding, in the order given."""

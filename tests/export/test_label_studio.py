@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
@@ -213,6 +213,7 @@ def test_boxes_come_back(boxes: list[list[float]]) -> None:
     np.testing.assert_allclose(back, boxes, atol=1e-6)
 
 
+@settings(max_examples=40, deadline=None)  # each writes files
 @given(boxes=st.lists(CORNERS, max_size=3))
 def test_exported_boxes_come_back(tmp_path_factory: pytest.TempPathFactory, boxes: list[list[float]]) -> None:
     tasks, config = written(tmp_path_factory.mktemp("ls"), audit("/set", boxes=boxes))
@@ -222,6 +223,7 @@ def test_exported_boxes_come_back(tmp_path_factory: pytest.TempPathFactory, boxe
     np.testing.assert_allclose(back, np.reshape(boxes, (-1, 4)), atol=1e-6)
 
 
+@settings(max_examples=40, deadline=None)  # each writes files
 @given(cue=st.text(max_size=40), label=st.text(max_size=40))
 def test_any_name_gives_valid_files(tmp_path_factory: pytest.TempPathFactory, cue: str, label: str) -> None:
     data = audit("/set", {"cue": cue, "label": label})

@@ -165,10 +165,21 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
             for direction in ("removal", "insertion"):
                 key = shown[int(rng.integers(len(shown)))]
                 before, after = rng.uniform(0.6, 0.99), rng.uniform(0.05, 0.5)
-                uris = (data_uri(picture(rng)[0]) for _ in range(2))
-                scores = (before, after, before - 0.03)
+                edited, placebo = data_uri(picture(rng)[0]), data_uri(picture(rng)[0])
                 triples.append(
-                    Triple(identity, direction, "inpaint", place, key, thumbs[key], *uris, *scores)
+                    Triple(
+                        identity,
+                        direction,
+                        "inpaint",
+                        place,
+                        key,
+                        thumbs[key],
+                        edited,
+                        placebo,
+                        before,
+                        after,
+                        before - 0.03,
+                    )
                 )
     rows.sort(key=lambda row: (row["verdict"] != "confirmed", -row["harm"]))
     return ReportData(

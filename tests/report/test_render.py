@@ -187,6 +187,18 @@ def test_colour_levels(effect: float, name: str) -> None:
     assert level(effect) == name
 
 
+def test_fills_are_dots_only_where_there_are_several() -> None:
+    row = finding(verdict="confirmed", **around("removal_effect", 0.3, 0.1))
+    effects = [
+        {"finding_id": "boat-buoy", "fill": f, "direction": "removal", "estimate": 0.3, "n": 9}
+        for f in ("blur", "mean")
+    ]
+    both = render_report(ReportData(run=run(["boat"]), findings=[row], effects=effects))
+    assert "by fill blur: +30 of 100, mean: +30 of 100" in both
+    alone = render_report(ReportData(run=run(["boat"]), findings=[row], effects=effects[:1]))
+    assert "by fill" not in alone
+
+
 @pytest.mark.slow
 def test_a_thousand_findings_fit() -> None:
     page = render_report(report(classes=50, findings=1000))

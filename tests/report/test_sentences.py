@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.report import sentences
@@ -92,6 +92,7 @@ def test_each_kind_of_edit_has_its_words(columns: dict, operator: str, start: st
         ("owl", "owls", "an owl"),
         ("bus", "buses", "a bus"),
         ("glasses", "glasses", "glasses"),
+        ("a", "images of “a”", "“a”"),
         ("n02123045", "images of “n02123045”", "“n02123045”"),
         ("<b>{n}%s</b>", "images of “<b>{n}%s</b>”", "“<b>{n}%s</b>”"),
         ("", "images of “(no name)”", "“(no name)”"),
@@ -118,6 +119,7 @@ def test_shares_of_100(share: float, text: str) -> None:
     assert sentences.of_100(share) == text
 
 
+@settings(deadline=None)  # the first call loads the rules of English
 @given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 1))
 def test_the_words_and_the_bounds_agree_in_sign(effect: float, below: float, above: float) -> None:
     low, high = max(-1.0, effect - below), min(1.0, effect + above)
@@ -133,6 +135,7 @@ def test_the_words_and_the_bounds_agree_in_sign(effect: float, below: float, abo
     assert first <= last
 
 
+@settings(deadline=None)  # the first call loads the rules of English
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_name_makes_one_line(label: str, cue: str) -> None:
     text = sentences.sentence(effects((0.3, 0.2, 0.4), (0.1, 0.0, 0.2), label=label, cue=cue))

@@ -63,5 +63,5 @@ def test_the_notebook_table_is_escaped_and_self_contained() -> None:
 
 def test_the_notebook_table_ends_somewhere() -> None:
     html = findings_html([CONFIRMED] * (MAX_ROWS + 7))
-    assert html.count("<tr>") == MAX_ROWS + 1 and "and 7 more" in html
+    assert html.count("<tr") == MAX_ROWS + 1 and "and 7 more" in html
     assert "No findings" in findings_html([])
