@@ -8,8 +8,10 @@ server; set one (`prefect server start`) and the runs show there.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from pipeline.quiet import quieten
 
@@ -33,7 +35,11 @@ from pipeline.progress import LISTENER  # noqa: E402
 from pipeline.store import AuditFolder  # noqa: E402
 
 
-def _worth_retrying(task, run, state) -> bool:  # type: ignore[no-untyped-def]
+RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)
+"""One shard at a time: each fills the machine, and models are not shared between threads."""
+
+
+def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
     """A user's mistake stays one, however often it is tried."""
     try:
         state.result()
@@ -71,19 +77,24 @@ def run_one_shard(name: str, out: str, number: int) -> dict[str, Any]:
     return run_shard(name, context_of(out), number).to_dict()
 
 
-@flow(name="discover", flow_run_name="discover-{out}", task_runner=ThreadPoolTaskRunner(max_workers=1), validate_parameters=False)
+@flow(
+    name="discover",
+    flow_run_name="discover-{out}",
+    task_runner=RUNNER,
+    validate_parameters=False,
+)
 def discover(config: dict[str, Any], out: str) -> str:
     """Audit a data set and a model; returns the audit's folder."""
     folder = prepare(Audit.from_dict(config), Path(out))
     listen = LISTENER.get()
-    bar = create_progress_artifact(0.0, key="cuescope-progress", description="Stages done")
+    bar = cast(UUID, create_progress_artifact(0.0, key="cuescope-progress", description="Stages done"))
     finished: list[str] = []
 
     def close(name: str, results: list[dict[str, Any]], began: float) -> None:
-        tallies = [Tally(result["counts"], result["skipped"]) for result in results]  # type: ignore[arg-type]
+        tallies = [Tally(Counter(result["counts"]), result["skipped"]) for result in results]
         note(folder, name, tallies, time.perf_counter() - began)
         finished.append(name)
-        update_progress_artifact(bar, 100.0 * len(finished) / len(STAGES))  # type: ignore[arg-type]
+        update_progress_artifact(bar, 100.0 * len(finished) / len(STAGES))
 
     def once(name: str) -> None:
         began = time.perf_counter()

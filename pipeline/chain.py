@@ -3,7 +3,7 @@
     ingest -> predict -> caption -> propose -> detect -> embed -> cluster -> measure -> ablate -> rank -> report, export
 
 `chain` says the order; how a step is carried out is the caller's affair: in this process (`run_audit`, for notebooks,
-tests and --no-prefect) or as Prefect tasks (flows/discover.py), which call the same `run_once`, `run_shard` and `gather`.
+tests and --no-prefect) or as Prefect tasks (flows/discover.py), by the same `run_once`, `run_shard` and `gather`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,20 @@ from pipeline.config import Audit
 from pipeline.context import Context, Progress
 from pipeline.errors import UserError, nearest
 from pipeline.records import SCHEMAS
-from pipeline.stages import ablate, caption, cluster, detect, embed, export, ingest, measure, predict, propose, rank, report
+from pipeline.stages import (
+    ablate,
+    caption,
+    cluster,
+    detect,
+    embed,
+    export,
+    ingest,
+    measure,
+    predict,
+    propose,
+    rank,
+    report,
+)
 from pipeline.store import AuditFolder, Shelf
 
 
@@ -197,7 +210,9 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
             "split": not audit.no_split,
             "fingerprints": fingerprints,
             "versions": _versions(),
-            "forwards": {name: 0 for name, stage in STAGES.items() if stage.computation or name in ("cluster", "ablate")},
+            "forwards": {
+                name: 0 for name, stage in STAGES.items() if stage.computation or name in ("cluster", "ablate")
+            },
             "costs": {"calls": 0, "tokens": 0, "usd": None},
             "seconds": {},
             "skipped": [],
@@ -277,7 +292,16 @@ def _now() -> str:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for package in ("torch", "transformers", "open-clip-torch", "ultralytics", "faiss-cpu", "openai", "prefect", "numpy"):
+    for package in (
+        "torch",
+        "transformers",
+        "open-clip-torch",
+        "ultralytics",
+        "faiss-cpu",
+        "openai",
+        "prefect",
+        "numpy",
+    ):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

@@ -43,15 +43,24 @@ def demo(
 def discover(
     config: Annotated[Path, Parameter(help="the configuration (YAML); paths in it are relative to its folder")],
     *,
-    out: Annotated[Path | None, Parameter(help="the audit's folder; default audits/<name of the configuration>")] = None,
-    set: Annotated[tuple[str, ...], Parameter(help="change a line of the configuration: --set ablate.budget=5000")] = (),
+    out: Annotated[
+        Path | None, Parameter(help="the audit's folder; default audits/<name of the configuration>")
+    ] = None,
+    set: Annotated[
+        tuple[str, ...], Parameter(help="change a line of the configuration: --set ablate.budget=5000")
+    ] = (),
     prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
 ) -> None:
     """Audit a data set and a model: from images to ranked, evidenced findings.
 
     Run it again with the same --out to go on where it stopped; nothing is computed twice.
     """
-    run(config, out or Path("audits") / (config.stem if config.stem != "audit" else config.resolve().parent.name), set, prefect)
+    run(
+        config,
+        out or Path("audits") / (config.stem if config.stem != "audit" else config.resolve().parent.name),
+        set,
+        prefect,
+    )
 
 
 def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool) -> None:
@@ -157,7 +166,7 @@ def train(
     seed: int = 0,
 ) -> None:
     """Train a tiny model on the rendered world (the detector needs the CLIP)."""
-    from pipeline.planted.train import train_model
+    from pipeline.planted.training import train_model
 
     train_model(what, out, minutes, seed)
 
@@ -181,7 +190,7 @@ def score(
     *,
     truth: Annotated[Path | None, Parameter(help="default: truth.yaml beside the audited pictures")] = None,
 ) -> None:
-    """Hold an audit against the planted truth: per class the planted cue, its rank and verdict. Exit code 1 if it fails."""
+    """Hold an audit against the planted truth: cue, rank and verdict of each class. Exit code 1 if it fails."""
     from pipeline.planted.score import print_score
 
     if not print_score(audit, truth):
@@ -199,7 +208,10 @@ def main() -> None:
         print(f"cuescope: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("cuescope: stopped. What was computed is kept; the same command goes on from there.", file=sys.stderr)
+        print(
+            "cuescope: stopped. What was computed is kept; the same command goes on from there.",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None
 
 

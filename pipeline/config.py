@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -49,17 +49,17 @@ class Cluster(Section):
     """Unnamed cues: spherical k-means over region embeddings."""
 
     enabled: bool = True
-    k_min: int = Field(0, ge=0, description="fewest clusters tried; 0: ten times the number of classes")
-    k_max: int = Field(0, ge=0, description="most clusters tried; 0: thirty times the number of classes")
-    sweep: int = Field(3, ge=1, le=50, description="how many values of k are tried between them")
-    sample: int = Field(100_000, ge=100, description="most regions that k-means sees")
+    k_min: int = Field(default=0, ge=0, description="fewest clusters tried; 0: ten times the number of classes")
+    k_max: int = Field(default=0, ge=0, description="most clusters tried; 0: thirty times the number of classes")
+    sweep: int = Field(default=3, ge=1, le=50, description="how many values of k are tried between them")
+    sample: int = Field(default=100_000, ge=100, description="most regions that k-means sees")
 
 
 class Measure(Section):
     """Association and observed gaps."""
 
-    top_k: int = Field(50, ge=1, description="SpurLens' K: images at each end of the presence ranking")
-    max_per_class: int = Field(8, ge=1, description="most cues of a class that are taken to ablation")
+    top_k: int = Field(default=50, ge=1, description="SpurLens' K: images at each end of the presence ranking")
+    max_per_class: int = Field(default=8, ge=1, description="most cues of a class that are taken to ablation")
 
 
 class Ablate(Section):
@@ -67,9 +67,13 @@ class Ablate(Section):
 
     enabled: bool = True
     fills: list[str] = Field(default=["mean", "blur", "inpaint"], min_length=1)
-    budget: int = Field(20_000, ge=0, description="most edited images that the model under test is shown")
-    images: int = Field(40, ge=2, description="most images of an experiment (one cue, one class, one direction)")
-    max_cover: float = Field(0.35, gt=0, le=1, description="most of the object's own box that an edit may cover")
+    budget: int = Field(default=20_000, ge=0, description="most edited images that the model under test is shown")
+    images: int = Field(
+        default=40, ge=2, description="most images of an experiment (one cue, one class, one direction)"
+    )
+    max_cover: float = Field(
+        default=0.35, gt=0, le=1, description="most of the object's own box that an edit may cover"
+    )
 
     @field_validator("fills")
     @classmethod
@@ -82,13 +86,24 @@ class Ablate(Section):
 class Rank(Section):
     """Verdicts and their order."""
 
-    q: float = Field(0.05, gt=0, lt=1, description="false-discovery rate of the confirmed findings")
-    correction: str = Field("bh", pattern="^(bh|by)$", description="Benjamini-Hochberg or -Yekutieli")
-    smallest_effect: float = Field(0.05, ge=0, lt=1, description="an effect below this is of no practical interest")
-    core_overlap: float = Field(0.5, gt=0, le=1, description="a cue that lies this much in the object's box is core")
+    q: float = Field(default=0.05, gt=0, lt=1, description="false-discovery rate of the confirmed findings")
+    correction: Literal["bh", "by"] = Field(default="bh", description="Benjamini-Hochberg or -Yekutieli")
+    smallest_effect: float = Field(
+        default=0.05, ge=0, lt=1, description="an effect below this is of no practical interest"
+    )
+    core_overlap: float = Field(
+        default=0.5, gt=0, le=1, description="a cue that lies this much in the object's box is core"
+    )
 
 
-SEAMS = {"data": "source", "model": "model", "caption": "caption", "propose": "propose", "detect": "detect", "embed": "embed"}
+SEAMS = {
+    "data": "source",
+    "model": "model",
+    "caption": "caption",
+    "propose": "propose",
+    "detect": "detect",
+    "embed": "embed",
+}
 
 
 class Audit(Section):
@@ -106,10 +121,14 @@ class Audit(Section):
     rank: Rank = Rank()
     classes: list[str] = Field(default=[], description="class names in order; empty: every label of the data")
     prompts: dict[str, str] = Field(default={}, description="words for a label where its name won't do")
-    no_split: bool = Field(False, description="one half for everything: for small sets; estimates are then optimistic")
-    shard: int = Field(256, ge=1, description="images of a unit of work")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    cache: str | None = Field(None, description="folder of the feature cache; default: .cuescope beside the output")
+    no_split: bool = Field(
+        default=False, description="one half for everything: for small sets; estimates are then optimistic"
+    )
+    shard: int = Field(default=256, ge=1, description="images of a unit of work")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
+    cache: str | None = Field(
+        default=None, description="folder of the feature cache; default: .cuescope beside the output"
+    )
     seed: int = 0
 
     @field_validator("caption", "propose", "detect", "embed", mode="before")
@@ -147,7 +166,7 @@ class Audit(Section):
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any], base: Path | None = None, where: str = "configuration") -> Audit:
-        """The same from a dictionary; `base` is the folder that relative paths start from (default: the current one)."""
+        """The same from a dictionary; relative paths start from the folder `base` (default: the current one)."""
         try:
             return cls.model_validate(_absolute(raw, (base or Path.cwd()).resolve()))
         except ValidationError as error:
@@ -170,7 +189,7 @@ PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_mode
 
 
 def _absolute(value: Any, base: Path, key: str = "") -> Any:
-    """Every path option made absolute: `path` always, a `name` only where it is a local-dir or exists beside the file."""
+    """Every path made absolute: `path` always, a `name` only where it is a local-dir or exists beside the file."""
     if isinstance(value, dict):
         return {k: _absolute(v, base, str(k)) for k, v in value.items()}
     if not isinstance(value, str) or key not in PATH_KEYS or "://" in value:

@@ -80,7 +80,13 @@ def _check(console: Console, config: Path) -> list[str]:
     table = Table("section", "back end", "name", "state", title="Models", title_justify="left")
     named = Context(audit.model_copy(update={"classes": audit.classes or labels}), context.folder)
     wrong = []
-    makers = {"model": "model", "caption": "captioner", "propose": "proposer", "detect": "detector", "embed": "encoder"}
+    makers = {
+        "model": "model",
+        "caption": "captioner",
+        "propose": "proposer",
+        "detect": "detector",
+        "embed": "encoder",
+    }
     for section in [name for name in SEAMS if name != "data"]:
         chosen = getattr(audit, section)
         if chosen is None:
@@ -89,7 +95,11 @@ def _check(console: Console, config: Path) -> list[str]:
         name = str(chosen.options.get("name", ""))
         try:
             getattr(named, makers[section])
-            state = "found here" if Path(name.removeprefix("local-dir:")).exists() or not name else "comes from its hub, or its cache"
+            state = (
+                "found here"
+                if Path(name.removeprefix("local-dir:")).exists() or not name
+                else "comes from its hub, or its cache"
+            )
         except UserError as error:
             wrong.append(str(error))
             state = "wrong"

@@ -39,7 +39,9 @@ def decode(data: bytes) -> RGB:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
-                    raise UnreadableImage(f"{picture.width} x {picture.height} pixels is over the limit of {MAX_PIXELS:,}")
+                    raise UnreadableImage(
+                        f"{picture.width} x {picture.height} pixels is over the limit of {MAX_PIXELS:,}"
+                    )
                 return to_rgb(ImageOps.exif_transpose(picture))
     except UnreadableImage:
         raise

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 from pipeline.context import Progress
 
@@ -22,7 +23,14 @@ LISTENER: ContextVar[Progress] = ContextVar("cuescope_progress", default=silent)
 def terminal() -> Iterator[Progress]:
     """Show progress on standard error while the block runs."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
@@ -38,18 +46,18 @@ def terminal() -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=console) as bars:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def listen(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=max(total, 1))
-            bars.update(tasks[stage], completed=done if total else 1, total=max(total, 1))  # type: ignore[arg-type]
+            bars.update(tasks[stage], completed=done if total else 1, total=max(total, 1))
 
         with _listening(listen) as listener:
             yield listener
 
 
-def _lines(console) -> Progress:  # type: ignore[no-untyped-def]
+def _lines(console: Any) -> Progress:
     began: dict[str, float] = {}
 
     def listen(stage: str, done: int, total: int) -> None:

@@ -33,9 +33,7 @@ LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 
 _FLOOR = 0.04
 """Added to a channel before its logarithm: ratios of nearly black values are noise."""
-_CHROMA = np.array(
-    [[1 / math.sqrt(2), -1 / math.sqrt(2), 0], [-1 / math.sqrt(6), -1 / math.sqrt(6), 2 / math.sqrt(6)]]
-)
+_CHROMA = np.array([[1 / math.sqrt(2), -1 / math.sqrt(2), 0], [-1 / math.sqrt(6), -1 / math.sqrt(6), 2 / math.sqrt(6)]])
 """Rows: the red-green and the blue-yellow axis of log chroma, orthonormal, and orthogonal to brightness."""
 
 
@@ -58,21 +56,11 @@ def _tint(color: str, degrees: float) -> PropertyCue:
 
 PROPERTY_CUES: dict[str, PropertyCue] = {
     "dark image": PropertyCue("Lighting and Shadows", "a dark picture", {"brightness": -1.0}, "brightness"),
-    "bright image": PropertyCue(
-        "Lighting and Shadows", "a bright picture", {"brightness": 1.0}, "brightness"
-    ),
-    "low contrast": PropertyCue(
-        "Lighting and Shadows", "a flat, hazy picture", {"contrast": -1.0}, "contrast"
-    ),
-    "high contrast": PropertyCue(
-        "Lighting and Shadows", "a picture of strong contrast", {"contrast": 1.0}, "contrast"
-    ),
-    "vivid colors": PropertyCue(
-        "Colorization", "a picture in vivid colors", {"saturation": 1.0}, "saturation"
-    ),
-    "grayscale": PropertyCue(
-        "Colorization", "a picture in black and white", {"saturation": -1.0}, "saturation"
-    ),
+    "bright image": PropertyCue("Lighting and Shadows", "a bright picture", {"brightness": 1.0}, "brightness"),
+    "low contrast": PropertyCue("Lighting and Shadows", "a flat, hazy picture", {"contrast": -1.0}, "contrast"),
+    "high contrast": PropertyCue("Lighting and Shadows", "a picture of strong contrast", {"contrast": 1.0}, "contrast"),
+    "vivid colors": PropertyCue("Colorization", "a picture in vivid colors", {"saturation": 1.0}, "saturation"),
+    "grayscale": PropertyCue("Colorization", "a picture in black and white", {"saturation": -1.0}, "saturation"),
     "red tint": _tint("red", -30),
     "purple tint": _tint("purple", 30),
     "blue tint": _tint("blue", 90),
@@ -130,19 +118,16 @@ def saturation(layer: Layer) -> float:
 def tint(layer: Layer) -> tuple[float, float]:
     """The colour cast of the picture: the median log chroma of the pixels nearest to grey.
 
-    A cast moves what was grey away from grey, so "nearest" is judged from the picture's own median (a grey
-    world, Buchsbaum 1980, but robust): half of the pixels, those of the least chroma about it, have a say.
-    Pixels near black, and clipped ones, tell nothing about the light and are left out where enough others
-    remain.
+    A cast moves what was grey away from grey, so "nearest" is judged from a place between grey and the
+    picture's own median (a grey world, Buchsbaum 1980, but robust): the nearer half of the pixels has a say.
+    Pixels near black, and those blown out, tell nothing and are left out where enough others remain.
     """
     pixels = layer.reshape(-1, 3)
-    top = pixels.max(axis=1)
-    useful = (top > 0.08) & (top < 0.995)
+    useful = (pixels.max(axis=1) > 0.08) & (pixels.min(axis=1) < 0.98)
     if useful.sum() >= max(0.05 * len(pixels), 1):
         pixels = pixels[useful]
     chroma = np.log(pixels + np.float32(_FLOOR)) @ _CHROMA.T.astype(np.float32)
     centre = np.median(chroma, axis=0)
-    # between the picture's median and grey: a field of grass is not taken for green light
     distance = np.hypot(*(chroma - 0.5 * centre).T)
     nearest = chroma[distance <= np.median(distance)]
     red, blue = np.median(nearest, axis=0)
@@ -177,18 +162,15 @@ def property_score(name: str, columns: Mapping[str, Any]) -> NDArray[np.float64]
         KeyError: no such cue.
     """
     total = sum(
-        weight * np.asarray(columns[part], dtype=np.float64)
-        for part, weight in PROPERTY_CUES[name].weights.items()
+        weight * np.asarray(columns[part], dtype=np.float64) for part, weight in PROPERTY_CUES[name].weights.items()
     )
     return np.asarray(total, dtype=np.float64)
 
 
-def apply_property(
-    image: RGB, name: str, amount: float, rng: np.random.Generator, placebo: bool = False
-) -> RGB:
+def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generator, placebo: bool = False) -> RGB:
     """The picture with its score of the cue `name` changed by `amount`, as far as the picture allows.
 
-    The edit has one strength, found by bisection on the working copy: a gain on each channel for tints, a
+    The edit has one strength, found on the working copy: a gain on each channel for tints, a
     gain (darker) or a lifted curve (brighter), scaling about the mean luma for contrast and about each
     pixel's luma for saturation, Gaussian blur or unsharp masking, added noise or median filtering.
 
@@ -201,19 +183,22 @@ def apply_property(
         KeyError: no such cue.
     """
     cue = PROPERTY_CUES[name]
+    if amount == 0.0:
+        return image.copy()
     edit = _EDITS[cue.edit](cue, int(rng.integers(2**31)))
     small, full = working_copy(image), image.astype(np.float32) / np.float32(255)
     scale = max(max(image.shape[:2]) / WORKING_SIZE, 1.0)
     before = _score(cue, small)
     goal = before + amount
-    strength = _bisect(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, -1.0, 1.0)
+    tolerance, way = 0.02 * abs(amount), math.copysign(1.0, amount)
+    strength = _first_root(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, way, tolerance)
     if scale > 1 and cue.edit in ("sharpness", "noise"):
         # what neighbouring pixels do to one another doesn't come out the same on a smaller copy
-        low, high = sorted((0.2 * strength, max(min(3.0 * strength, 1.0), -1.0)))
-        strength = _bisect(
-            lambda s: _score(cue, working_copy(_bytes(edit(full, s, scale)))) - goal, low, high, steps=8
+        limit = max(min(3.0 * strength, 1.0), -1.0)
+        strength = _first_root(
+            lambda s: _score(cue, working_copy(_bytes(edit(full, s, scale)))) - goal, limit, tolerance
         )
-    if amount == 0.0 or strength == 0.0:
+    if strength == 0.0:
         return image.copy()
     edited = _bytes(edit(full, strength, scale))
     wanted = rms(edited.astype(np.float32) / np.float32(255) - full)
@@ -221,7 +206,7 @@ def apply_property(
         return edited
     best: tuple[float, Placebo, float] | None = None
     for other in _placebos(cue, rng):
-        size = _bisect(functools.partial(_excess, other, small, wanted), 0.0, 1.0)
+        size = _first_root(functools.partial(_excess, other, small, wanted), 1.0, 0.02 * wanted)
         changed = _quantised(other(small, size))
         miss = abs(rms(changed - small) / wanted - 1) + abs((_score(cue, changed) - before) / amount)
         if best is None or miss < best[0]:
@@ -266,16 +251,33 @@ def _quantised(layer: Layer) -> Layer:
     return _bytes(layer).astype(np.float32) / np.float32(255)
 
 
-def _bisect(function: Callable[[float], float], low: float, high: float, steps: int = 14) -> float:
-    """Where a function that grows crosses zero, or the end that comes nearest."""
-    if function(low) >= 0:
-        return low
-    if function(high) <= 0:
-        return high
-    for _ in range(steps):
-        middle = (low + high) / 2
-        low, high = (middle, high) if function(middle) < 0 else (low, middle)
-    return low if abs(function(low)) <= abs(function(high)) else high
+def _first_root(function: Callable[[float], float], limit: float, tolerance: float) -> float:
+    """The zero of a function between 0 and `limit` that is nearest to 0, or the place that comes nearest to one.
+
+    A search outwards in doubling steps, then false position with the Illinois rule (Dowell and Jarratt 1971).
+    """
+    inner, at_inner = 0.0, function(0.0)
+    best, at_best = inner, abs(at_inner)
+    for outer in (limit / 8, limit / 4, limit / 2, limit):
+        at_outer = function(outer)
+        if at_inner * at_outer <= 0:
+            break
+        inner, at_inner = outer, at_outer
+        if abs(at_outer) < at_best:
+            best, at_best = outer, abs(at_outer)
+    else:
+        return best
+    for step in range(16):
+        share = 0.5 if step % 4 == 3 else at_inner / (at_inner - at_outer or 1.0)
+        middle = inner + share * (outer - inner)
+        value = function(middle)
+        if abs(value) <= tolerance:
+            break
+        if value * at_inner > 0:
+            inner, at_inner, at_outer = middle, value, at_outer / 2
+        else:
+            outer, at_outer, at_inner = middle, value, at_inner / 2
+    return middle
 
 
 def _luma(layer: Layer) -> Layer:
@@ -374,9 +376,7 @@ def _placebos(cue: PropertyCue, rng: np.random.Generator) -> list[Placebo]:
         turns = cue.angle + rng.permutation([0.5, -0.5]) * math.pi
         return [functools.partial(_turned_gains, angle=float(turn)) for turn in turns]
     if cue.edit == "saturation":
-        return [
-            functools.partial(_turned_hues, most=float(way)) for way in rng.permutation([math.pi, -math.pi])
-        ]
+        return [functools.partial(_turned_hues, most=float(way)) for way in rng.permutation([math.pi, -math.pi])]
     angles = rng.permutation(12) * (math.pi / 6)
     return [functools.partial(_isoluminant, angle=float(angle)) for angle in angles]
 

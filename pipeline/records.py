@@ -52,7 +52,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         group=TEXT,  # images of one group are near-duplicates and count once
         width=WHOLE,
         height=WHOLE,
-        **{name: REAL for name in PROPERTIES},
+        **dict.fromkeys(PROPERTIES, REAL),
     ),
     "quarantine": _schema(path=TEXT, reason=TEXT),
     # predict: one row an image; vectors run over the classes of run.json in order
@@ -68,7 +68,14 @@ SCHEMAS: dict[str, pa.Schema] = {
     "embeddings": _schema(image_id=TEXT, embedding=VECTOR),
     # cluster
     "clusters": _schema(
-        cluster=WHOLE, size=WHOLE, images=WHOLE, medoid=TEXT, name=TEXT, name_score=REAL, threshold=REAL, centroid=VECTOR
+        cluster=WHOLE,
+        size=WHOLE,
+        images=WHOLE,
+        medoid=TEXT,
+        name=TEXT,
+        name_score=REAL,
+        threshold=REAL,
+        centroid=VECTOR,
     ),
     "assignments": _schema(region_id=TEXT, image_id=TEXT, cluster=WHOLE, similarity=REAL),
     # measure
@@ -211,7 +218,10 @@ def conform(name: str, table: pa.Table) -> pa.Table:
     """
     schema = SCHEMAS[name]
     if set(table.column_names) != set(schema.names):
-        missing, extra = set(schema.names) - set(table.column_names), set(table.column_names) - set(schema.names)
+        missing, extra = (
+            set(schema.names) - set(table.column_names),
+            set(table.column_names) - set(schema.names),
+        )
         raise SchemaError(f"table '{name}': missing columns {sorted(missing)}, unknown columns {sorted(extra)}")
     try:
         return table.select(schema.names).cast(schema)

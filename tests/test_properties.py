@@ -48,9 +48,9 @@ def test_any_picture_has_finite_properties_in_range(image: np.ndarray) -> None:
 def test_plain_pictures_have_the_properties_they_were_made_with() -> None:
     grey = measure(np.full((40, 50, 3), 51, np.uint8))
     assert grey["brightness"] == pytest.approx(0.2, abs=1e-6)
-    assert [
-        grey[name] for name in ("contrast", "saturation", "tint_red", "tint_blue", "noise")
-    ] == pytest.approx([0] * 5, abs=1e-6)
+    assert [grey[name] for name in ("contrast", "saturation", "tint_red", "tint_blue", "noise")] == pytest.approx(
+        [0] * 5, abs=1e-6
+    )
     halves = np.zeros((40, 50, 3), np.uint8)
     halves[:, 25:] = 255
     assert measure(halves)["contrast"] == pytest.approx(0.5)
@@ -110,9 +110,7 @@ def test_scores_are_arrays_over_images_and_every_cue_has_a_type() -> None:
     rows = [measure(image) for image in images]
     columns = {name: np.array([row[name] for row in rows]) for name in PROPERTIES}
     for name, cue in PROPERTY_CUES.items():
-        assert property_score(name, columns).tolist() == pytest.approx(
-            [score(image, name) for image in images]
-        )
+        assert property_score(name, columns).tolist() == pytest.approx([score(image, name) for image in images])
         assert cue.cue_type in CUE_TYPES and cue.phrase
     assert score(images[0] // 3, "dark image") > score(images[0], "dark image")
     with pytest.raises(KeyError):

@@ -57,7 +57,9 @@ class Experiment:
 
 def pair_of(image_id: str, fill: str, edit: dict[str, Any], placebo: dict[str, Any]) -> Pair:
     """A pair whose ids follow from the picture and the specifications, so that equal edits are one cache entry."""
-    arms = tuple(Edit(key_of(image_id, spec), arm, image_id, spec) for arm, spec in (("edit", edit), ("placebo", placebo)))
+    arms = tuple(
+        Edit(key_of(image_id, spec), arm, image_id, spec) for arm, spec in (("edit", edit), ("placebo", placebo))
+    )
     return Pair(key_of(arms[0].edit_id, arms[1].edit_id), fill, (arms[0], arms[1]))
 
 
@@ -166,7 +168,9 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
     }
     removal = direction == "removal"
     subjects = [
-        i for i in planner.estimation if (planner.label[i] == label) == removal and planner.present(i, cue_id) == removal
+        i
+        for i in planner.estimation
+        if (planner.label[i] == label) == removal and planner.present(i, cue_id) == removal
     ]
     rng = planner.rng(label, cue_id, direction)
     # the pool is larger than the experiment: some pictures have no place for the edit or its placebo
@@ -175,11 +179,16 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
     images = len({pair.edits[0].image_id for pair in pairs})
     if images < LEAST_IMAGES:
         whose = f"images of {label} with the cue" if removal else "images of other classes without the cue"
-        return [], f"only {images} {whose} allow the edit and its placebo, of {len(pool)} tried; {LEAST_IMAGES} are needed"
+        return (
+            [],
+            f"only {images} {whose} allow the edit and its placebo, of {len(pool)} tried; {LEAST_IMAGES} are needed",
+        )
     return pairs, ""
 
 
-def region_removal(planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool) -> list[Pair]:
+def region_removal(
+    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
+) -> list[Pair]:
     """Fill the cue's boxes; placebo: fill as large boxes elsewhere. One pair a fill."""
     pairs: list[Pair] = []
     used = 0
@@ -191,18 +200,29 @@ def region_removal(planner: Planner, label: str, cue_id: str, pool: list[str], r
             continue
         if len(keep) and inside(keep, boxes).max() > planner.audit.ablate.max_cover:
             continue
-        elsewhere = [place_elsewhere(box, np.concatenate([boxes, keep]), rng, visible(box[None], keep)) for box in boxes]
+        elsewhere = [
+            place_elsewhere(box, np.concatenate([boxes, keep]), rng, visible(box[None], keep)) for box in boxes
+        ]
         if any(place is None for place in elsewhere):
             continue
         used += 1
         seed = int(rng.integers(2**31))
         for fill in planner.audit.ablate.fills:
             edit = {"op": "fill", "fill": fill, "boxes": boxes.tolist(), "keep": keep.tolist(), "seed": seed}
-            pairs.append(pair_of(image_id, fill, edit, {**edit, "boxes": [place.tolist() for place in elsewhere if place is not None]}))
+            pairs.append(
+                pair_of(
+                    image_id,
+                    fill,
+                    edit,
+                    {**edit, "boxes": [place.tolist() for place in elsewhere if place is not None]},
+                )
+            )
     return pairs
 
 
-def region_insertion(planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool) -> list[Pair]:
+def region_insertion(
+    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
+) -> list[Pair]:
     """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same place."""
     donors = donor_patches(planner, cue_id, rng)
     pairs: list[Pair] = []
@@ -215,7 +235,14 @@ def region_insertion(planner: Planner, label: str, cue_id: str, pool: list[str],
             target = place_like(box, keep, rng)
             if target is None or planner.group[donor_id] == planner.group[image_id]:
                 continue
-            edit = {"op": "paste", "donor": donor_id, "from": box.tolist(), "to": target.tolist(), "keep": keep.tolist(), "avoid": avoid.tolist()}
+            edit = {
+                "op": "paste",
+                "donor": donor_id,
+                "from": box.tolist(),
+                "to": target.tolist(),
+                "keep": keep.tolist(),
+                "avoid": avoid.tolist(),
+            }
             pairs.append(pair_of(image_id, "paste", edit, {**edit, "from": other.tolist()}))
             break
     return pairs
@@ -241,7 +268,9 @@ def donor_patches(planner: Planner, cue_id: str, rng: np.random.Generator) -> li
     return patches
 
 
-def background_exchange(planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool) -> list[Pair]:
+def background_exchange(
+    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+) -> list[Pair]:
     """Lay the object on a background with or without the cue, both taken from donors of one class.
 
     Removal: the edit's background is without the cue and the placebo's with it; insertion the other way round.
@@ -271,7 +300,9 @@ def background_exchange(planner: Planner, label: str, cue_id: str, pool: list[st
     return pairs
 
 
-def property_change(planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool) -> list[Pair]:
+def property_change(
+    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+) -> list[Pair]:
     """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind."""
     having = [planner.score(i, cue_id) for i in planner.selection if planner.present(i, cue_id)]
     lacking = [planner.score(i, cue_id) for i in planner.selection if not planner.present(i, cue_id)]
@@ -283,7 +314,13 @@ def property_change(planner: Planner, label: str, cue_id: str, pool: list[str], 
     pairs = []
     for image_id in pool[: planner.audit.ablate.images]:
         amount = goal - planner.score(image_id, cue_id)
-        edit = {"op": "property", "name": name, "amount": amount, "placebo": False, "seed": int(rng.integers(2**31))}
+        edit = {
+            "op": "property",
+            "name": name,
+            "amount": amount,
+            "placebo": False,
+            "seed": int(rng.integers(2**31)),
+        }
         pairs.append(pair_of(image_id, "property", edit, {**edit, "placebo": True}))
     return pairs
 
@@ -320,7 +357,7 @@ def place_like(box: Boxes, keep: Boxes, rng: np.random.Generator) -> Boxes | Non
     width, height = box[2:] - box[:2]
     mirrored = np.array([1 - box[2], box[1], 1 - box[0], box[3]])
     corners = rng.random((8, 2)) * (1 - np.array([width, height]))
-    for place in [box, mirrored, *np.concatenate([corners, corners + [width, height]], axis=1)]:
+    for place in [box, mirrored, *np.concatenate([corners, corners + np.array([width, height])], axis=1)]:
         if not len(keep) or inside(place[None], keep).sum() <= 0.2:
             return place
     return None

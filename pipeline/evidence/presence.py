@@ -42,14 +42,18 @@ class Cues:
         """The table `presence`: one row an (image, cue)."""
         n_images, n_cues = self.scores.shape
         ids = [row["cue_id"] for row in self.rows]
-        return pa.table(
-            {
-                "image_id": np.repeat(np.array(self.image_ids, dtype=object), n_cues),
-                "cue_id": np.tile(np.array(ids, dtype=object), n_images),
-                "score": self.scores.ravel(),
-                "present": self.present.ravel(),
-            }
-        ) if n_cues else table("presence", [])
+        return (
+            pa.table(
+                {
+                    "image_id": np.repeat(np.array(self.image_ids, dtype=object), n_cues),
+                    "cue_id": np.tile(np.array(ids, dtype=object), n_images),
+                    "score": self.scores.ravel(),
+                    "present": self.present.ravel(),
+                }
+            )
+            if n_cues
+            else table("presence", [])
+        )
 
 
 def otsu(scores: NDArray[np.float64]) -> float:
@@ -86,7 +90,17 @@ def find_cues(
     rows: list[dict] = []
     columns: list[NDArray[np.float64]] = []
 
-    def add(cue_id: str, name: str, cue_type: str, kind: str, operator: str, source: str, scores: NDArray, cut: float, untestable: str = "") -> None:
+    def add(
+        cue_id: str,
+        name: str,
+        cue_type: str,
+        kind: str,
+        operator: str,
+        source: str,
+        scores: NDArray,
+        cut: float,
+        untestable: str = "",
+    ) -> None:
         rows.append(
             {
                 "cue_id": cue_id,
@@ -102,7 +116,9 @@ def find_cues(
         columns.append(scores)
 
     words: dict[str, tuple[str, str]] = {}
-    for phrase, cue_type, source in zip(*(attributes[c].to_pylist() for c in ("phrase", "cue_type", "source")), strict=True):
+    for phrase, cue_type, source in zip(
+        *(attributes[c].to_pylist() for c in ("phrase", "cue_type", "source")), strict=True
+    ):
         words.setdefault(phrase, (cue_type, source))
     best = best_scores(detections, index)
     whole = [phrase for phrase, (cue_type, _) in sorted(words.items()) if not (cue_type in THINGS and has_detector)]
@@ -114,16 +130,46 @@ def find_cues(
             add(f"thing:{phrase}", phrase, cue_type, "named", "region", source, scores, cut)
         elif phrase in similarity:
             scores = similarity[phrase]
-            operator, why = ("background", "") if cue_type == "Background" and has_detector else ("", untestable(cue_type))
-            add(f"scene:{phrase}", phrase, cue_type, "named", operator, source, scores, otsu(scores[selection]), why)
+            operator, why = (
+                ("background", "") if cue_type == "Background" and has_detector else ("", untestable(cue_type))
+            )
+            add(
+                f"scene:{phrase}",
+                phrase,
+                cue_type,
+                "named",
+                operator,
+                source,
+                scores,
+                otsu(scores[selection]),
+                why,
+            )
     measured = {name: images[name].to_numpy() for name in PROPERTIES}
     for name, cue in PROPERTY_CUES.items():
         scores = np.asarray(property_score(name, measured), dtype=np.float64)
-        add(f"property:{name}", name, cue.cue_type, "named", f"property:{name}", "measured", scores, otsu(scores[selection]))
-    for row, scores in cluster_scores(clusters, assignments, index):
-        name = f"regions like '{row['name']}' (cluster {row['cluster']})" if row["name"] else f"cluster {row['cluster']}"
         add(
-            f"cluster:{row['cluster']}", name, "Co-occurring Objects", "unnamed", "region", "clusters", scores, row["threshold"]
+            f"property:{name}",
+            name,
+            cue.cue_type,
+            "named",
+            f"property:{name}",
+            "measured",
+            scores,
+            otsu(scores[selection]),
+        )
+    for row, scores in cluster_scores(clusters, assignments, index):
+        name = (
+            f"regions like '{row['name']}' (cluster {row['cluster']})" if row["name"] else f"cluster {row['cluster']}"
+        )
+        add(
+            f"cluster:{row['cluster']}",
+            name,
+            "Co-occurring Objects",
+            "unnamed",
+            "region",
+            "clusters",
+            scores,
+            row["threshold"],
         )
     if not columns:
         nothing = np.zeros((len(index), 0))
@@ -173,7 +219,9 @@ def whole_image_scores(
     return {phrase: scores[:, number].astype(np.float64) for number, phrase in enumerate(phrases)}
 
 
-def cluster_scores(clusters: pa.Table, assignments: pa.Table, index: dict[str, int]) -> list[tuple[dict, NDArray[np.float64]]]:
+def cluster_scores(
+    clusters: pa.Table, assignments: pa.Table, index: dict[str, int]
+) -> list[tuple[dict, NDArray[np.float64]]]:
     """For each cluster the similarity of each image's nearest member region, -1 where it has none."""
     rows = clusters.to_pylist()
     place = {row["cluster"]: number for number, row in enumerate(rows)}

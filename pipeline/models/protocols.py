@@ -7,7 +7,7 @@ configuration. Making one is cheap and reads no weights; weights load at the fir
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,7 +103,7 @@ class Proposer(Protocol):
 
     fingerprint: str
 
-    def propose(self, class_name: str, classes: Sequence[str], captions: dict[str, Sequence[str]]) -> Proposals:
+    def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
         """`captions` maps each class to the captions of its images in the selection half."""
         ...
 

@@ -72,7 +72,8 @@ def factory(seam: str, kind: str) -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
-        raise UserError(f"{seam}: the back end '{kind}' needs the package '{error.name}': pip install {error.name}") from error
+        what = f"{seam}: the back end '{kind}' needs the package '{error.name}'"
+        raise UserError(f"{what}: pip install {error.name}") from error
 
 
 def check_options(seam: str, kind: str, options: dict[str, Any]) -> dict[str, Any]:

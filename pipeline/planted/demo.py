@@ -110,11 +110,7 @@ def make_demo(out: Path, clip: Path, seed: int = 0) -> None:
         names = sorted(cue.name for cue in shown)
         with_scenes.append({"path": str(path.relative_to("images")), "cues": names, "scene": scene.to_dict()})
     (out / "scenes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in with_scenes), encoding="utf-8")
-    truth = {
-        "classes": {
-            label: {"kind": cue.kind, "cue": cue.name} if cue else None for label, cue in PLANTED.items()
-        }
-    }
+    truth = {"classes": {label: {"kind": cue.kind, "cue": cue.name} if cue else None for label, cue in PLANTED.items()}}
     header = "# What was planted. No stage of an audit reads this file; `cuescope planted score` does.\n"
     (out / "truth.yaml").write_text(header + yaml.safe_dump(truth, sort_keys=False), encoding="utf-8")
     biased = scenes(seed + 200, TRAINING_PER_CLASS, TRAINING_WITH_CUE, TRAINING_ELSEWHERE)

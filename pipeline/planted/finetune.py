@@ -21,7 +21,12 @@ LEAST_LOSS = 0.02
 
 
 def finetune(
-    clip: Path, out: Path, labelled: Sequence[tuple[str, Scene]], classes: Sequence[str], seed: int, size: int = 96
+    clip: Path,
+    out: Path,
+    labelled: Sequence[tuple[str, Scene]],
+    classes: Sequence[str],
+    seed: int,
+    size: int = 96,
 ) -> float:
     """Train the last image stage and pooling on cross-entropy over the classes' prompts; save as an open_clip folder.
 
@@ -76,7 +81,10 @@ def finetune(
     if out.exists():
         shutil.rmtree(out)
     shutil.copytree(clip, out, ignore=shutil.ignore_patterns("*.safetensors", "README.md", "*.bin", "*.pt"))
-    state = {name: value.detach().half().contiguous() if value.is_floating_point() else value.contiguous() for name, value in model.state_dict().items()}
+    state = {
+        name: value.detach().half().contiguous() if value.is_floating_point() else value.contiguous()
+        for name, value in model.state_dict().items()
+    }
     save_file(state, str(out / "open_clip_model.safetensors"))
     (out / "training.json").write_text(json.dumps({"pictures": len(pixels), "loss": loss_value, "seed": seed}) + "\n")
     return loss_value

@@ -16,7 +16,7 @@ from pipeline.planted import Scene, render
 from pipeline.store import AuditFolder
 
 SHARE = 0.7
-"""An unnamed finding is the planted cue if this share of its evidence shows the cue, in the cue's place if it has one."""
+"""An unnamed finding is the planted cue if this share of its evidence shows the cue, in its place if it has one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ def score(folder: AuditFolder, truth_file: Path | None = None) -> list[ClassScor
     root = Path(folder.run()["audit"]["data"]["path"])
     truth_file = truth_file or root.parent / "truth.yaml"
     if not truth_file.is_file():
-        raise UserError(f"There is no {truth_file}: only audits of planted pictures can be scored. Name one with --truth.")
+        raise UserError(
+            f"There is no {truth_file}: only audits of planted pictures can be scored. Name one with --truth."
+        )
     truth = yaml.safe_load(truth_file.read_text(encoding="utf-8"))["classes"]
     scenes = _scenes(truth_file.parent / "scenes.jsonl")
     paths = {row["image_id"]: row["path"] for row in folder.read("images").to_pylist()}
@@ -79,14 +81,18 @@ def _scenes(path: Path) -> dict[str, dict[str, Any]]:
     return {row["path"]: row for row in rows}
 
 
-def is_cue(finding: dict[str, Any], planted: dict[str, str], scenes: dict[str, dict[str, Any]], paths: dict[str, str]) -> bool:
+def is_cue(
+    finding: dict[str, Any], planted: dict[str, str], scenes: dict[str, dict[str, Any]], paths: dict[str, str]
+) -> bool:
     """Whether a finding is the planted cue: by its words if it is named, by its evidence if it isn't."""
     if finding["kind"] == "named":
         return planted["cue"] in finding["cue"]
     hits = []
     for image_id, boxes in zip(finding["evidence_ids"], finding["evidence_boxes"], strict=True):
         row = scenes.get(paths.get(image_id, ""))
-        hits.append(bool(row) and planted["cue"] in row["cues"] and _in_place(as_boxes(boxes), row["scene"], planted))
+        hits.append(
+            row is not None and planted["cue"] in row["cues"] and _in_place(as_boxes(boxes), row["scene"], planted)
+        )
     return bool(hits) and float(np.mean(hits)) >= SHARE
 
 
@@ -115,7 +121,15 @@ def print_score(audit: Path, truth: Path | None) -> bool:
     for row in rows:
         cue = row.cue or "none (clean)"
         verdict = row.verdict or ("clean" if row.good else "false finding")
-        table.add_row(row.label, cue, str(row.rank or "-"), verdict, row.found_as, str(row.confirmed), "ok" if row.good else "WRONG")
+        table.add_row(
+            row.label,
+            cue,
+            str(row.rank or "-"),
+            verdict,
+            row.found_as,
+            str(row.confirmed),
+            "ok" if row.good else "WRONG",
+        )
     Console().print(table)
     good = sum(row.good for row in rows)
     print(f"{good} of {len(rows)} classes as the truth says")

@@ -24,7 +24,7 @@ from pipeline.images import RGB
 from pipeline.models.protocols import Classifier
 from pipeline.records import SCHEMAS, table
 from pipeline.stages.predict import softmax
-from pipeline.store import Shelf, key_of
+from pipeline.store import Shelf
 
 VERSION = 1
 CHUNK = 512
@@ -52,7 +52,9 @@ def ablate(
     """`edits` (one row an edited image) and `untested` (every selected cue that had no experiment, with the reason)."""
     if not audit.ablate.enabled:
         return {"edits": table("edits", []), "untested": table("untested", [])}
-    experiments, untested = plan(images, detections, regions, assignments, cues, presence, measures, audit=audit, classes=classes)
+    experiments, untested = plan(
+        images, detections, regions, assignments, cues, presence, measures, audit=audit, classes=classes
+    )
     specs = {edit.edit_id: (edit.image_id, edit.spec) for e in experiments for pair in e.pairs for edit in pair.edits}
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
     known = shelf.keys()
@@ -63,7 +65,9 @@ def ablate(
         progress(first, len(missing))
         edited = [
             apply_edit(spec, image, donor)
-            for (_, _, spec), image, donor in zip(chunk, *pictures.pairs([(i, s.get("donor")) for _, i, s in chunk]), strict=True)
+            for (_, _, spec), image, donor in zip(
+                chunk, *pictures.pairs([(i, s.get("donor")) for _, i, s in chunk]), strict=True
+            )
         ]
         logits = np.asarray(model.logits(edited), dtype=np.float32)
         count("ablate", len(edited))
@@ -77,7 +81,10 @@ def ablate(
     progress(len(missing), len(missing))
     after = _answers(shelf.read(sorted(specs)))
     before = _answers(predictions)
-    return {"edits": _rows(experiments, classes, before, after, images), "untested": table("untested", untested)}
+    return {
+        "edits": _rows(experiments, classes, before, after, images),
+        "untested": table("untested", untested),
+    }
 
 
 class Pictures:
@@ -130,7 +137,10 @@ def _rows(
                     "group": groups[edit.image_id],
                     "spec": json.dumps(edit.spec, sort_keys=True),
                 }
-                for when, (scores, logits) in (("before", before[edit.image_id]), ("after", after[edit.edit_id])):
+                for when, (scores, logits) in (
+                    ("before", before[edit.image_id]),
+                    ("after", after[edit.edit_id]),
+                ):
                     others = np.delete(logits, target)
                     row[f"score_{when}"] = float(scores[target])
                     row[f"margin_{when}"] = float(logits[target] - others.max())

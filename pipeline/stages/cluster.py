@@ -59,7 +59,7 @@ def cluster(
     rng = np.random.default_rng([audit.seed, 11])
     if len(selection) > audit.cluster.sample:
         selection = np.sort(rng.choice(selection, audit.cluster.sample, replace=False))
-    centred, mean = centre(vectors, selection)
+    centred = centre(vectors, selection)
     ks = sweep(audit, len(classes), len(selection))
     if not ks:
         return empty
@@ -103,11 +103,10 @@ def cluster(
     return {"clusters": table("clusters", rows), "assignments": assignments}
 
 
-def centre(vectors: Floats, selection: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def centre(vectors: Floats, selection: NDArray[np.int64]) -> Floats:
     """Vectors less the selection half's mean, to unit length: CLIP vectors share a large common direction."""
-    mean = vectors[selection].mean(axis=0)
-    centred = vectors - mean
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12), mean
+    centred = vectors - vectors[selection].mean(axis=0)
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
 
 
 def sweep(audit: Audit, classes: int, regions: int) -> list[int]:
@@ -172,7 +171,9 @@ class Words:
         common = Counter(word for text in self.texts.values() for word in set(re.findall(r"[a-z]{3,}", text)))
         phrases |= {word for word, seen in common.most_common(MOST_WORDS) if seen >= 3}
         self.phrases = sorted(phrases) if encoder.has_text else []
-        self.vectors = text_embeddings(encoder, self.phrases, cache, count) if self.phrases else np.zeros((0, 1), np.float32)
+        self.vectors = (
+            text_embeddings(encoder, self.phrases, cache, count) if self.phrases else np.zeros((0, 1), np.float32)
+        )
         self.holds = {p: {i for i, text in self.texts.items() if p in text} for p in self.phrases}
 
     def best(self, vector: Floats, image_ids: set[str]) -> tuple[str, float]:

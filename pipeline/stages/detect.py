@@ -25,9 +25,7 @@ def phrases(audit: Audit, classes: Sequence[str], attributes: pa.Table) -> list[
     return sorted(things | {audit.words(name) for name in classes})
 
 
-def computation(
-    attributes: pa.Table, *, audit: Audit, classes: Sequence[str], detector: Detector | None
-) -> tuple:
+def computation(attributes: pa.Table, *, audit: Audit, classes: Sequence[str], detector: Detector | None) -> tuple:
     """What a detection depends on beside the image: a text-guided detector's scores depend on the whole list."""
     return (VERSION, detector.fingerprint if detector else None, phrases(audit, classes, attributes))
 

@@ -23,11 +23,22 @@ GRID = (2, 3, 4)
 
 def computation(detections: pa.Table, *, encoder: RegionEncoder | None, detect_computation: tuple) -> tuple:
     """What the regions depend on beside the image: the encoder, and the detector's boxes."""
-    return (VERSION, encoder.fingerprint if encoder else None, LEAST_SCORE, MOST_DETECTIONS, list(GRID), list(detect_computation))
+    return (
+        VERSION,
+        encoder.fingerprint if encoder else None,
+        LEAST_SCORE,
+        MOST_DETECTIONS,
+        list(GRID),
+        list(detect_computation),
+    )
 
 
 def embed(
-    images: pa.Table, detections: pa.Table, *, encoder: RegionEncoder | None, load: Callable[[pa.Table], list[RGB]]
+    images: pa.Table,
+    detections: pa.Table,
+    *,
+    encoder: RegionEncoder | None,
+    load: Callable[[pa.Table], list[RGB]],
 ) -> dict[str, pa.Table]:
     """`regions` (detected boxes and grid cells, with unit vectors) and `embeddings` (one an image)."""
     if encoder is None:

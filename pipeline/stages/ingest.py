@@ -70,7 +70,9 @@ def ingest(*, audit: Audit, source: Any, progress: Callable[[int, int], None]) -
         progress(done + 1, len(items))
     for image_id, labels in twice.items():
         row = rows.pop(image_id)
-        quarantine.append({"path": row["path"], "reason": f"the same picture under the labels {', '.join(sorted(labels))}"})
+        quarantine.append(
+            {"path": row["path"], "reason": f"the same picture under the labels {', '.join(sorted(labels))}"}
+        )
     images = table("images", list(rows.values()))
     _check_classes(audit, images, {item.label for item in items}, len(quarantine))
     return {"images": images, "quarantine": table("quarantine", quarantine)}

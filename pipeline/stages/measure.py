@@ -5,6 +5,7 @@ The selection half decides which cues of a class are worth an experiment; what i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,14 +67,14 @@ def measure(
     groups = np.array(images["group"].to_pylist())
     boxes = BoxFinder(cues.rows, detections, regions, assignments)
     overlap = object_overlap(images, cues, boxes, audit, labels, classes)
-    region_gaps = ravl_columns(cues, images, regions, assignments, labels, predicted, classes, audit, encoder, cache, count)
+    region_gaps = ravl_columns(
+        cues, images, regions, assignments, labels, predicted, classes, audit, encoder, cache, count
+    )
     rows: list[dict[str, Any]] = []
     chosen: dict[tuple[int, int], int] = {}
     for done, (split, half) in enumerate(halves.items()):
         weights = association.group_weights(groups[half])
-        gaps = association.observed_gaps(
-            cues.present[half], labels[half], predicted[half], len(classes), weights
-        )
+        gaps = association.observed_gaps(cues.present[half], labels[half], predicted[half], len(classes), weights)
         odds = association.association(gaps.counts)
         v = association.cramers_v(gaps.counts.table)
         top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit)
@@ -82,7 +83,10 @@ def measure(
         nonzero = (cues.scores[half] > 0).sum(axis=0)
         for c, label in enumerate(classes):
             # selected cues come first, most promising first: the ablation spends its budget in this order
-            order = sorted(range(len(cues.rows)), key=lambda number, c=c: (chosen.get((c, number), len(cues.rows)), number))
+            order = sorted(
+                range(len(cues.rows)),
+                key=functools.partial(_turn, chosen, c, len(cues.rows)),
+            )
             for number in order:
                 k = (c, number)
                 rows.append(
@@ -106,7 +110,15 @@ def measure(
                     }
                 )
         progress(done + 1, len(halves))
-    return {"cues": table("cues", cues.rows), "presence": cues.presence_table(), "measures": table("measures", rows)}
+    return {
+        "cues": table("cues", cues.rows),
+        "presence": cues.presence_table(),
+        "measures": table("measures", rows),
+    }
+
+
+def _turn(chosen: dict[tuple[int, int], int], c: int, last: int, number: int) -> tuple[int, int]:
+    return chosen.get((c, number), last), number
 
 
 def _whole(value: float) -> int:
@@ -142,6 +154,7 @@ def select(
     alike = phi(cues.present[half])
     chosen: dict[tuple[int, int], int] = {}
     for c in range(len(classes)):
+        strength = evidence[c]
         worth = [
             number
             for number in range(len(cues.rows))
@@ -149,10 +162,12 @@ def select(
             and seen[number] >= LEAST_PRESENT
             and not overlap[c, number] > audit.rank.core_overlap
         ]
-        worth.sort(key=lambda number, c=c: (-evidence[c, number], number))
+        worth.sort(key=lambda number: -strength[number])  # a stable sort: equals stay in the cues' order
         taken: list[int] = []
         for number in worth:
-            if len(taken) < audit.measure.max_per_class and not any(alike[number, other] >= DUPLICATE for other in taken):
+            if len(taken) < audit.measure.max_per_class and not any(
+                alike[number, other] >= DUPLICATE for other in taken
+            ):
                 chosen[c, number] = len(taken)
                 taken.append(number)
     return chosen
@@ -168,7 +183,7 @@ def _standard_errors(interval: Interval) -> Reals:
 def object_overlap(
     images: pa.Table, cues: Cues, boxes: BoxFinder, audit: Audit, labels: NDArray, classes: Sequence[str]
 ) -> Reals:
-    """(classes, cues): over the class's images with the cue, the mean share of its boxes in the object's own; or NaN."""
+    """(classes, cues): over the class's images with the cue, the mean share of its boxes in the object's; or NaN."""
     total = np.zeros((len(classes), len(cues.rows)))
     n = np.zeros_like(total)
     boxed = [number for number, row in enumerate(cues.rows) if row["operator"] == "region"]
@@ -181,7 +196,9 @@ def object_overlap(
                 continue
             found = boxes.cue(image_id, cues.rows[number]["cue_id"])
             if len(found):
-                covered = np.minimum(intersection(found, own).sum(axis=1), area(found)).sum() / max(area(found).sum(), 1e-12)
+                covered = np.minimum(intersection(found, own).sum(axis=1), area(found)).sum() / max(
+                    area(found).sum(), 1e-12
+                )
                 total[labels[at], number] += covered
                 n[labels[at], number] += 1
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -222,7 +239,9 @@ def ravl_columns(
     shape = (len(classes), len(cues.rows))
     names = ("ravl_gap", "ravl_total_gap", "ravl_influence")
     result = {split: {name: np.full(shape, np.nan) for name in names} for split in ("selection", "estimation")}
-    numbered = [(n, int(row["cue_id"].partition(":")[2])) for n, row in enumerate(cues.rows) if row["kind"] == "unnamed"]
+    numbered = [
+        (n, int(row["cue_id"].partition(":")[2])) for n, row in enumerate(cues.rows) if row["kind"] == "unnamed"
+    ]
     if not numbered or encoder is None:
         return result
     at = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}

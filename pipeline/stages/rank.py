@@ -4,9 +4,10 @@
   interval is a bootstrap over groups of near-duplicate images and over fills (metrics/effects.py).
 - The p-value of a direction is a sign-flip test, on the class's score, of the hypothesis that the effect is at most
   `rank.smallest_effect`; a finding's p is twice the smaller of its two directions' (Bonferroni).
-- q-values run over all (class, cue) pairs that were tested (Benjamini and Hochberg 1995, or Benjamini and Yekutieli 2001).
-- Harm is P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: what would change if the
-  cue no longer went with the class, among its images and among the others. The order is by its lower bound.
+- q-values run over all (class, cue) pairs that were tested (Benjamini and Hochberg 1995, or Yekutieli 2001).
+- Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
+  predictions that would change if the cue no longer went with the class, an image of the class and one of another
+  weighing the same. The order is by its lower bound.
 """
 
 from __future__ import annotations
@@ -90,7 +91,16 @@ def rank(
             continue
         both = experiments.get((label, cue_id), {})
         rows.append(
-            _finding(label, cue, measured, both, core, reasons[label, cue_id], seen.evidence(label, cue_id, audit), boxes)
+            _finding(
+                label,
+                cue,
+                measured,
+                both,
+                core,
+                reasons[label, cue_id],
+                seen.evidence(label, cue_id, audit),
+                boxes,
+            )
         )
     for row, q in zip(rows, false_discovery([row["p"] for row in rows], method=audit.rank.correction), strict=True):
         row["q"] = float(q)
@@ -100,7 +110,9 @@ def rank(
         mine = sorted((row for row in rows if row["label"] == label), key=_worst_first)
         for place, row in enumerate(mine):
             row["rank"] = place + 1
-            row["same_as"] = next((above["cue_id"] for above in mine[:place] if seen.same(above["cue_id"], row["cue_id"])), "")
+            row["same_as"] = next(
+                (above["cue_id"] for above in mine[:place] if seen.same(above["cue_id"], row["cue_id"])), ""
+            )
         ordered += mine
     return {"findings": table("findings", ordered)}
 
@@ -187,8 +199,8 @@ def _finding(
     row["prevalence_other"] = _share(measured["n_other_with"], measured["n_other_without"])
     for end in ("", "_lower", "_upper"):
         parts = (
-            row["prevalence_class"] * row[f"removal_effect{end}"],
-            (1 - row["prevalence_other"]) * row[f"insertion_effect{end}"],
+            row["prevalence_class"] * row[f"removal_effect{end}"] / 2,
+            (1 - row["prevalence_other"]) * row[f"insertion_effect{end}"] / 2,
         )
         kept = [max(part, 0.0) if end else part for part in parts if not np.isnan(part)]
         row[f"harm{end}"] = float(sum(kept)) if kept else NAN
@@ -203,17 +215,25 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
     """The verdict on a finding whose q-value is known, and its reason in a sentence."""
     if row["verdict"] == "core":
         share = f"{100 * row['object_overlap']:.0f} %"
-        return "core", f"{share} of it lies in the box of the {row['label']} itself: a part of the object is no spurious cue."
+        return (
+            "core",
+            f"{share} of it lies in the box of the {row['label']} itself: a part of the object is no spurious cue.",
+        )
     untested = f" Not tested: {'; '.join(reasons)}." if reasons else ""
     if np.isnan(row["p"]):
         return "inconclusive", f"No experiment was made.{untested or ' The data showed no sign worth one.'}"
     directions = [name for name in ("removal", "insertion") if not np.isnan(row[f"{name}_p"])]
-    shown = [name for name in directions if row[f"{name}_effect_lower"] > 0 and len(directions) * row[f"{name}_p"] <= audit.rank.q]
+    shown = [
+        name
+        for name in directions
+        if row[f"{name}_effect_lower"] > 0 and len(directions) * row[f"{name}_p"] <= audit.rank.q
+    ]
     if row["q"] <= audit.rank.q and shown:
         best = max(shown, key=lambda name: row[f"{name}_effect_lower"])
         what = "Taking it out loses" if best == "removal" else "Putting it in wins"
         return "confirmed", (
-            f"{what} predictions beyond the placebo, by more than {audit.rank.smallest_effect:g} (q = {row['q']:.2g}).{untested}"
+            f"{what} predictions beyond the placebo, "
+            f"by more than {audit.rank.smallest_effect:g} (q = {row['q']:.2g}).{untested}"
         )
     power = f"an effect of {100 * row['smallest_effect']:.0f} points or more would have been seen"
     if row["log_odds_ratio_lower"] > 0 and row["smallest_effect"] <= USEFUL_POWER:

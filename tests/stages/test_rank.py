@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.config import Audit
+from pipeline.stages.rank import measure_direction, verdict
+
+NAN = float("nan")
+
+
+def rows(share_edit: float, share_placebo: float, n: int = 40, seed: int = 0, fills=("mean", "blur")) -> list[dict]:
+    """An experiment in which the class is lost in these shares of the images."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for image in range(n):
+        for fill in fills:
+            for arm, share in (("edit", share_edit), ("placebo", share_placebo)):
+                lost = rng.random() < share
+                result.append(
+                    {
+                        "image_id": f"i{image}",
+                        "group": f"g{image}",
+                        "fill": fill,
+                        "arm": arm,
+                        "score_before": 0.95,
+                        "score_after": 0.05 if lost else 0.95,
+                        "hit_before": True,
+                        "hit_after": not lost,
+                    }
+                )
+    return result
+
+
+def test_a_removal_that_loses_the_class_has_an_effect() -> None:
+    found = measure_direction(rows(0.7, 0.1), "removal", 0.05, [0, 1])
+    assert found.flips.estimate == pytest.approx(0.6, abs=0.15)
+    assert 0.2 < found.flips.lower < found.flips.estimate < found.flips.upper
+    assert found.p < 0.01
+
+
+def test_an_edit_that_hurts_as_much_as_its_placebo_has_none() -> None:
+    found = measure_direction(rows(0.5, 0.5), "removal", 0.05, [0, 1])
+    assert found.flips.lower < 0 < found.flips.upper
+    assert found.p > 0.05
+
+
+def test_an_effect_below_the_smallest_of_interest_is_not_significant() -> None:
+    shares = [measure_direction(rows(0.04, 0.0, n=60, seed=s), "removal", 0.1, [0, s]).p for s in range(10)]
+    assert np.mean(np.array(shares) > 0.05) >= 0.9
+
+
+def test_insertion_counts_images_won() -> None:
+    won = [{**row, "hit_before": False, "score_before": 0.05} for row in rows(0.2, 0.9, fills=("paste",))]
+    found = measure_direction(won, "insertion", 0.05, [0, 1])
+    assert found.flips.estimate > 0.4
+
+
+def test_p_values_are_honest_under_no_effect() -> None:
+    p = np.array([measure_direction(rows(0.3, 0.3, n=30, seed=s), "removal", 0.0, [0, s]).p for s in range(120)])
+    assert (p <= 0.05).mean() <= 0.1
+
+
+AUDIT = Audit.from_dict(
+    {"data": {"path": "x"}, "model": {"kind": "python", "factory": "tests.fakes:patch_lover"}, "seed": 0}
+)
+
+
+def finding(**more) -> dict:
+    return {
+        "verdict": "",
+        "label": "boat",
+        "object_overlap": NAN,
+        "p": 0.001,
+        "q": 0.01,
+        "removal_p": 0.0005,
+        "removal_effect_lower": 0.2,
+        "insertion_p": 0.6,
+        "insertion_effect_lower": -0.1,
+        "smallest_effect": 0.15,
+        "log_odds_ratio_lower": 1.0,
+        **more,
+    }
+
+
+INSERTION = {"removal_p": 0.6, "removal_effect_lower": -0.1, "insertion_p": 0.0005, "insertion_effect_lower": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected", "words"),
+    [
+        ({}, "confirmed", "Taking it out"),
+        (INSERTION, "confirmed", "Putting it in"),
+        ({"q": 0.2}, "associated only", "15 points"),
+        ({"q": 0.2, "log_odds_ratio_lower": -0.2}, "inconclusive", "15 points"),
+        ({"q": 0.2, "smallest_effect": 0.4}, "inconclusive", "40 points"),
+        ({"removal_effect_lower": -0.01}, "associated only", "don't depend"),
+        ({"p": NAN, "removal_p": NAN, "insertion_p": NAN}, "inconclusive", "No experiment"),
+        ({"verdict": "core", "object_overlap": 0.8}, "core", "80 %"),
+    ],
+)
+def test_verdicts(change: dict, expected: str, words: str) -> None:
+    said, why = verdict(finding(**change), AUDIT, [])
+    assert said == expected and words in why
+
+
+def test_what_was_not_tested_is_said() -> None:
+    _, why = verdict(finding(p=NAN, removal_p=NAN, insertion_p=NAN), AUDIT, ["removal: too few images"])
+    assert "too few images" in why
