@@ -131,7 +131,7 @@ def test_a_colour_or_size_speaks_of_the_class_only_where_it_stands_before_it() -
 
 
 def biased_captions(style: str, n: int = 60) -> dict[str, list[str]]:
-    """Sailboats go with lighthouses, barns with watermark and snow, kites with a red tint, dogs with nothing."""
+    """Sailboats go with lighthouses, barns with watermarks and snow, kites with a tint, dogs with nothing."""
     rng = np.random.default_rng(5)
     others = ["buoy", "car", "tree", "bench", "umbrella", "bicycle"]
     places = {
@@ -270,7 +270,7 @@ def test_the_order_of_captions_and_classes_does_not_matter() -> None:
         ("t-shirts", "t-shirt"),
         ("red", "red"),
     ],
-)  # fmt: skip
+)
 def test_lemma(plural: str, singular: str) -> None:
     assert words.lemma(plural) == words.lemma(plural.upper()) == singular
 
@@ -278,12 +278,21 @@ def test_lemma(plural: str, singular: str) -> None:
 @pytest.mark.parametrize(
     "phrase, class_name, same",
     [
-        ("sailboat", "sailboat", True), ("white sail boats", "sailboat", True), ("boat", "sailboat", True),
-        ("Sailboats", "boat", True), ("traffic", "traffic light", True), ("lights", "traffic light", True),
-        ("rain", "train", False), ("ear", "pear", False), ("car", "carpet", False), ("light bulb", "lighthouse", False),
-        ("sea", "sailboat", False), ("cup", "glass of water", False), ("piece of cake", "glass of water", False),
+        ("sailboat", "sailboat", True),
+        ("white sail boats", "sailboat", True),
+        ("boat", "sailboat", True),
+        ("Sailboats", "boat", True),
+        ("traffic", "traffic light", True),
+        ("lights", "traffic light", True),
+        ("rain", "train", False),
+        ("ear", "pear", False),
+        ("car", "carpet", False),
+        ("light bulb", "lighthouse", False),
+        ("sea", "sailboat", False),
+        ("cup", "glass of water", False),
+        ("piece of cake", "glass of water", False),
     ],
-)  # fmt: skip
+)
 def test_names_class(phrase: str, class_name: str, same: bool) -> None:
     assert words.names_class(phrase, class_name) is same
 
@@ -321,7 +330,7 @@ def test_names_class(phrase: str, class_name: str, same: bool) -> None:
         ("round table", "Co-occurring Objects"),
         ("", "Co-occurring Objects"),
     ],
-)  # fmt: skip
+)
 def test_guess_type(phrase: str, cue_type: str) -> None:
     assert words.guess_type(phrase) == cue_type
 
