@@ -53,14 +53,15 @@ class Recipe:
     text_layers: int = 2
     batch_size: int = 128
     n_crops: int = 24
-    n_regions: int = 48
+    n_regions: int = 128
     rate: float = 1.5e-3
     weight_decay: float = 0.05
     warmup_steps: int = 100
-    sigmoid_weight: float = 0.15
+    sigmoid_weight: float = 0.3
     softmax_weight: float = 0.4
     ema: float = 0.998
     n_shards: int = 40
+    shard_size: int = data.SHARD_SIZE
     shift: int = 4  # px, of the whole batch
     snapshot_minutes: float = 5.0
     threads: int = 2
@@ -213,7 +214,7 @@ def train_clip(
     out.mkdir(parents=True, exist_ok=True)
     work = work or Path(tempfile.gettempdir()) / f"cuescope-clip-{seed}"
     checkpoint = work / "checkpoint.pt"
-    producer = data.start_producer(work, seed, recipe.n_shards, IMAGE_SIZE)
+    producer = data.start_producer(work, seed, recipe.n_shards, recipe.shard_size)
     pool = Pool(work)
     pool.wait(producer)
 

@@ -173,19 +173,19 @@ def _shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard_{number:05d}.npz"
 
 
-def _produce(folder: Path, seed: int, n_shards: int, size: int) -> None:
+def _produce(folder: Path, seed: int, n_shards: int, shard_size: int) -> None:
     os.nice(5)
     for number in range(n_shards):
         path = _shard_path(folder, number)
         if not path.exists():
-            training_shard(seed, number, size=size).save(path)
+            training_shard(seed, number, shard_size).save(path)
 
 
-def start_producer(folder: Path, seed: int, n_shards: int, size: int = 96) -> BaseProcess:
+def start_producer(folder: Path, seed: int, n_shards: int, shard_size: int = SHARD_SIZE) -> BaseProcess:
     """Render shards 0..n_shards-1 into `folder` in a process of its own; shards already there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_produce, args=(folder, seed, n_shards, size), daemon=True)
+    process = context.Process(target=_produce, args=(folder, seed, n_shards, shard_size), daemon=True)
     process.start()
     return process
 

@@ -52,7 +52,8 @@ class Recipe:
     ema: float = 0.998
     sizes: tuple[int, ...] = (96, 128, 128, 128, 160)
     least_words: float = 0.4  # of the vocabulary, in a batch
-    n_shards: int = 30
+    n_shards: int = 40
+    shard_size: int = data.SHARD_SIZE
     threads: int = 2
 
 
@@ -194,7 +195,7 @@ def train_detector(
     torch.manual_seed(seed)
     bank = text_bank(clip, data.TEMPLATES) if text is None else text
     work = work or Path(tempfile.gettempdir()) / f"cuescope-clip-{seed}"
-    producer = data.start_producer(work, seed, recipe.n_shards)
+    producer = data.start_producer(work, seed, recipe.n_shards, recipe.shard_size)
     pool = Pool(work)
     pool.wait(producer)
 
