@@ -61,7 +61,7 @@ def test_a_batch_asks_for_varying_parts_of_the_vocabulary():
     rng, recipe = np.random.default_rng(0), detector.Recipe()
     drawn = [detector.draw_words(rng, recipe) for _ in range(40)]
     sizes = {len(words) for words in drawn}
-    assert min(sizes) >= 1 and max(sizes) <= len(detector.vocabulary()) and len(sizes) > 5
+    assert min(sizes) <= 8 and max(sizes) <= len(detector.vocabulary()) and len(sizes) > 5
     assert all(len(set(words)) == len(words) for words in drawn)
     assert set(np.concatenate(drawn)) == set(detector.vocabulary())
 
@@ -103,7 +103,9 @@ def test_the_checkpoint_loads_by_ultralytics_and_takes_any_words(trained):
 
 def test_it_loads_with_ultralytics_alone_with_the_trained_vocabulary(trained):
     from ultralytics import YOLOWorld
+    from ultralytics.nn.tasks import torch_safe_load
 
+    torch_safe_load(trained[0], safe_only=True)  # nothing in the pickle but ultralytics' own classes
     model = YOLOWorld(str(trained[0]))
     assert list(model.names.values()) == [data.PHRASES[w] for w in detector.vocabulary()]
     assert next(model.model.parameters()).dtype == torch.float32

@@ -60,7 +60,7 @@ class Recipe:
     sigmoid_weight: float = 0.3
     softmax_weight: float = 0.4
     ema: float = 0.998
-    n_shards: int = 40
+    n_shards: int = 60
     shard_size: int = data.SHARD_SIZE
     shift: int = 4  # px, of the whole batch
     snapshot_minutes: float = 5.0
@@ -162,9 +162,7 @@ def loss_terms(
         objects[batch.truths[:, objects].int().argmax(1)],
         -1,
     )
-    ground = torch.where(
-        batch.truths[:, grounds].any(1), grounds[batch.truths[:, grounds].int().argmax(1)], -1
-    )
+    ground = torch.where(batch.truths[:, grounds].any(1), grounds[batch.truths[:, grounds].int().argmax(1)], -1)
     things = torch.cat([objects, torch.from_numpy(data.concept_indices("overlay"))])
     sigmoid = F.binary_cross_entropy_with_logits(
         bias[0].exp() * images @ concepts.T + bias[1], batch.truths.float(), reduction="none"
@@ -257,9 +255,7 @@ def train_clip(
         if done >= 1 or (max_steps is not None and step >= max_steps):
             break
         optim.set_rate(optimizer, recipe.rate, step, recipe.warmup_steps, done)
-        terms = loss_terms(
-            model, tokenize, assemble(shard, rng, recipe), draw_prompts(bank, rng), bias, bf16=bf16
-        )
+        terms = loss_terms(model, tokenize, assemble(shard, rng, recipe), draw_prompts(bank, rng), bias, bf16=bf16)
         loss = total(terms, recipe)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import (
+    CASTS,
     CONCEPTS,
     VISIBLE,
     Scene,
@@ -106,7 +107,8 @@ def concept_indices(kind: str) -> np.ndarray:
 
 
 def sample_mixed(rng: np.random.Generator) -> Scene:
-    """A training scene: mostly the world as it is, in part single objects and close-ups.
+    """A training scene: mostly the world as it is, in part single objects (tinted or tilted more often than in
+    the world, for these are the hardest) and close-ups.
 
     Close-ups make crops of a detection and RoIAlign features (RegionCLIP, arXiv 2112.09106) feel at home.
     """
@@ -114,7 +116,9 @@ def sample_mixed(rng: np.random.Generator) -> Scene:
     if u < 0.68:
         return sample_scene(rng)
     if u < 0.88:
-        return sample_scene(rng, n_objects=(1, 1))
+        cast = str(rng.choice(CASTS[1:])) if rng.random() < 0.3 else "random"
+        roll = float(rng.uniform(12, 28) * rng.choice((-1, 1))) if rng.random() < 0.3 else None
+        return sample_scene(rng, n_objects=(1, 1), cast=cast, roll=roll)
     return sample_scene(rng, n_objects=(1, 2), zoom=float(rng.uniform(1.4, 2.1)))
 
 
@@ -258,8 +262,5 @@ class Pool:
     def take(self, where: np.ndarray) -> Shard:
         """The examples at int (m, 2) pairs of (shard, row)."""
         return Shard(
-            **{
-                f.name: np.stack([getattr(self.shards[k], f.name)[i] for k, i in where])
-                for f in fields(Shard)
-            }
+            **{f.name: np.stack([getattr(self.shards[k], f.name)[i] for k, i in where]) for f in fields(Shard)}
         )

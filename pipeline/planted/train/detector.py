@@ -51,7 +51,8 @@ class Recipe:
     warmup_steps: int = 200
     ema: float = 0.998
     sizes: tuple[int, ...] = (96, 128, 128, 128, 160)
-    least_words: float = 0.4  # of the vocabulary, in a batch
+    few_words: int = 8
+    few_share: float = 0.3  # of the batches ask for 1 to few_words words; the others for more
     n_shards: int = 40
     shard_size: int = data.SHARD_SIZE
     threads: int = 2
@@ -136,10 +137,15 @@ def to_pixels(images: np.ndarray, size: int) -> Tensor:
 
 
 def draw_words(rng: np.random.Generator, recipe: Recipe) -> np.ndarray:
-    """A random part of the vocabulary, in random order."""
+    """A random part of the vocabulary, in random order.
+
+    Few words and many, because the network's neck is guided by the words that are asked for together
+    (YOLO-World, section 3.3): a score must hold up in either company.
+    """
     words = vocabulary()
-    n = round(len(words) * rng.uniform(recipe.least_words, 1.0))
-    return rng.permutation(words)[: max(1, n)]
+    few = min(recipe.few_words, len(words))
+    n = rng.integers(1, few + 1) if rng.random() < recipe.few_share else rng.integers(few, len(words) + 1)
+    return rng.permutation(words)[:n]
 
 
 def save(mean: dict[str, Tensor], text: Tensor, out: Path) -> None:
@@ -210,9 +216,7 @@ def train_detector(
         if done >= 1 or (max_steps is not None and step >= max_steps):
             break
         optim.set_rate(optimizer, recipe.rate, step, recipe.warmup_steps, done)
-        images, boxes = data.mirrored(
-            shard.images, shard.boxes, shard.mirror & (rng.random(len(shard)) < 0.5)
-        )
+        images, boxes = data.mirrored(shard.images, shard.boxes, shard.mirror & (rng.random(len(shard)) < 0.5))
         targets = choose_targets(shard.labels, boxes, draw_words(rng, recipe))
         features = bank[targets.words, rng.integers(bank.shape[1], size=len(targets.words))]
         size = recipe.sizes[rng.integers(len(recipe.sizes))]
