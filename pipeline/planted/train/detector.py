@@ -50,9 +50,9 @@ class Recipe:
     weight_decay: float = 0.02
     warmup_steps: int = 200
     ema: float = 0.998
-    sizes: tuple[int, ...] = (96, 128, 128, 128, 160)
+    sizes: tuple[int, ...] = (96, 128, 128, 128, 128, 160)
     few_words: int = 8
-    few_share: float = 0.3  # of the batches ask for 1 to few_words words; the others for more
+    few_share: float = 0.15  # of the batches ask for 1 to few_words words; the others for more
     n_shards: int = 40
     shard_size: int = data.SHARD_SIZE
     threads: int = 2
@@ -144,7 +144,7 @@ def draw_words(rng: np.random.Generator, recipe: Recipe) -> np.ndarray:
     """
     words = vocabulary()
     few = min(recipe.few_words, len(words))
-    n = rng.integers(1, few + 1) if rng.random() < recipe.few_share else rng.integers(few, len(words) + 1)
+    n = rng.integers(1, few + 1) if rng.random() < recipe.few_share else rng.integers(len(words) // 2, len(words) + 1)
     return rng.permutation(words)[:n]
 
 
@@ -175,12 +175,23 @@ def save(mean: dict[str, Tensor], text: Tensor, out: Path) -> None:
     os.replace(part, out / FILE)
 
 
+def _weights(path: Path) -> dict[str, Tensor]:
+    """The state of a detector that :func:`save` wrote, in float32."""
+    from ultralytics.nn.tasks import torch_safe_load
+
+    if not path.is_file():
+        raise UserError(f"No detector at {path} to go on from. Leave --start out to begin from nothing.")
+    state: dict[str, Tensor] = torch_safe_load(str(path), safe_only=True)[0]["model"].float().state_dict()
+    return state
+
+
 def train_detector(
     out: Path,
     clip: Path,
     *,
     minutes: float = 15,
     seed: int = 0,
+    start: Path | None = None,
     work: Path | None = None,
     recipe: Recipe | None = None,
     max_steps: int | None = None,
@@ -190,6 +201,7 @@ def train_detector(
 
     clip:      folder of the tiny CLIP whose text features prompt the detector.
     minutes:   wall-clock time of the training proper; the learning rate follows a cosine to its end.
+    start:     a detector to go on from, as this function wrote it; None: from nothing.
     work:      where rendered shards are kept; by default the CLIP's, in the system's temporary folder.
     max_steps: stop early (tests). text: features (phrases, templates, 512) instead of the CLIP's (tests).
     Returns the steps, seconds, pictures and last losses. Raises UserError on a missing CLIP or bad `minutes`.
@@ -206,6 +218,8 @@ def train_detector(
     pool.wait(producer)
 
     model = build_model(len(vocabulary())).train()
+    if start is not None:
+        model.load_state_dict(_weights(start))
     optimizer = optim.adamw(model, recipe.rate, recipe.weight_decay, (0.9, 0.99))
     mean = optim.copy_state(model)
     rng = np.random.default_rng([seed, 7])
@@ -263,9 +277,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clip", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--start", type=Path, help="a detector.pt to go on from")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    print(json.dumps(train_detector(args.out, args.clip, minutes=args.minutes, seed=args.seed)))
+    print(json.dumps(train_detector(args.out, args.clip, minutes=args.minutes, seed=args.seed, start=args.start)))
 
 
 if __name__ == "__main__":
