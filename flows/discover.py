@@ -120,7 +120,7 @@ def discover(config: dict[str, Any], out: str) -> str:
 
 def publish(folder: AuditFolder) -> None:
     """The top findings as a table artifact, and a link to the report."""
-    columns = ("label", "rank", "cue", "verdict", "harm", "removal_effect", "insertion_effect", "q")
+    columns = ("class", "rank", "cue", "verdict", "harm", "removal_effect", "insertion_effect", "q")
     rows = [{name: _plain(row[name]) for name in columns} for row in folder.read("findings").to_pylist()]
     create_table_artifact(rows[:50], key="cuescope-findings", description=f"Findings of {folder.path.name}")
     create_link_artifact((folder.path / "report.html").resolve().as_uri(), key="cuescope-report", link_text="Report")

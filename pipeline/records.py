@@ -143,7 +143,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "findings": _schema(
         finding_id=TEXT,
         rank=WHOLE,  # within the class, 1 is the worst
-        label=TEXT,
+        **{"class": TEXT},
         cue_id=TEXT,
         cue=TEXT,
         cue_type=TEXT,

@@ -12,9 +12,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from PIL import Image  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+settings.register_profile("cuescope", deadline=None)  # a busy machine is no fault
+settings.load_profile("cuescope")
 
 
 def noisy_picture(rng: np.random.Generator, size: int = 48) -> np.ndarray:

@@ -41,7 +41,7 @@ def tables(path: Path) -> dict[str, bytes]:
 
 def test_the_patch_is_the_top_confirmed_finding_of_its_class(first) -> None:
     _, result = first
-    mine = [row for row in result.findings if row["label"] == "a"]
+    mine = [row for row in result.findings if row["class"] == "a"]
     top = min(mine, key=lambda row: row["rank"])
     assert top["verdict"] == "confirmed"
     assert top["insertion_effect_lower"] > 0.5
@@ -58,7 +58,7 @@ def test_the_patch_is_the_top_confirmed_finding_of_its_class(first) -> None:
 
 def test_other_classes_have_no_confirmed_region(first) -> None:
     _, result = first
-    assert not [r["cue"] for r in result.findings if r["label"] == "c" and r["verdict"] == "confirmed"]
+    assert not [r["cue"] for r in result.findings if r["class"] == "c" and r["verdict"] == "confirmed"]
 
 
 def test_every_table_is_written_and_fits_its_schema(first) -> None:
@@ -87,7 +87,7 @@ def test_a_fresh_cache_gives_the_same_bytes(first, patched_set: Path, tmp_path: 
 def test_a_model_without_the_leaning_has_no_confirmed_finding(patched_set: Path, tmp_path: Path) -> None:
     """The patch still goes with the class in the data; this model doesn't care."""
     result = discover(audit_of(patched_set, tmp_path / "cache", love=0.0), tmp_path / "audit")
-    assert not [row["cue"] for row in result.findings if row["verdict"] == "confirmed" and row["label"] == "a"]
+    assert not [row["cue"] for row in result.findings if row["verdict"] == "confirmed" and row["class"] == "a"]
 
 
 def test_new_images_cost_only_themselves(first, patched_set: Path, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_discover_show_and_export(patched_set: Path, tmp_path: Path) -> None:
     assert "ablate: done" in done.stderr  # progress, a line a stage where there is no screen
     listed = cuescope("show", tmp_path / "A", "--json")
     findings = json.loads(listed.stdout)
-    assert findings[0]["label"] == "a"
+    assert findings[0]["class"] == "a"
     for kind, name in (("csv", "f.csv"), ("label-studio", "tasks.json")):
         out = cuescope("export", tmp_path / "A", "--to", kind, "--out", tmp_path / name)
         assert out.returncode == 0, out.stderr

@@ -7,17 +7,42 @@ from collections import defaultdict
 import numpy as np
 import pyarrow as pa
 
-from pipeline.geometry import Boxes, as_boxes, suppress
+from pipeline.geometry import Boxes, as_boxes, iou, suppress
 
+BETTER = 1.5
+"""A box that another phrase explains this much better (by the ratio of scores) is that phrase's, not this one's."""
 OBJECT_SCORE = 0.25
 """A detection of the class's own name at least this sure is the object."""
 MOST_BOXES = 6
+
+
+def undisputed(detections: pa.Table) -> pa.Table:
+    """The detections less those that another phrase explains much better: a detector sees some of everything in
+    everything, and its labels don't compete. Two names of one thing score alike and both stay.
+    """
+    images = detections["image_id"].to_pylist()
+    if not images:
+        return detections
+    phrases = np.array(detections["phrase"].to_pylist(), dtype=object)
+    scores = detections["score"].to_numpy().astype(np.float64)
+    boxes = as_boxes(detections["box"].to_pylist())
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, image_id in enumerate(images):
+        rows[image_id].append(row)
+    keep = np.ones(len(images), dtype=bool)
+    for mine in rows.values():
+        other = phrases[mine][:, None] != phrases[mine][None, :]
+        better = scores[mine][None, :] >= BETTER * scores[mine][:, None]
+        keep[mine] = ~((iou(boxes[mine], boxes[mine]) >= 0.5) & other & better).any(axis=1)
+    return detections.filter(pa.array(keep))
 
 
 class BoxFinder:
     """Boxes by image, from the tables `detections`, `regions` and `assignments`."""
 
     def __init__(self, cues: list[dict], detections: pa.Table, regions: pa.Table, assignments: pa.Table) -> None:
+        detections = undisputed(detections)
+        self.has_detector = len(detections) > 0
         self._thresholds = {row["cue_id"]: row["threshold"] for row in cues}
         self._seen: dict[tuple[str, str], list[tuple[float, list[float]]]] = defaultdict(list)
         columns = (detections[name].to_pylist() for name in ("image_id", "phrase", "score", "box"))

@@ -24,6 +24,7 @@ LEAST_VISIBLE = 0.4
 """An edit must reach at least this share of the cue, the rest lying over the object."""
 TRIES = 60
 DONORS = 24
+LEAST_DONORS = 3
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,10 @@ class Planner:
     def object(self, image_id: str) -> Boxes:
         """Where the picture's own labelled object is, if a detector can tell."""
         return self.boxes.object(image_id, self.audit.words(self.label[image_id]))
+
+    def unsure(self, found: Boxes) -> bool:
+        """Whether a detector looked for a picture's object and didn't find it: an edit could then hit the object."""
+        return self.boxes.has_detector and not len(found)
 
     def sample(self, ids: list[str], rng: np.random.Generator, most: int) -> list[str]:
         """At most so many pictures in random order, near-duplicates once, evenly over the labels."""
@@ -196,7 +201,9 @@ def region_removal(
         boxes, keep = grow(planner.boxes.cue(image_id, cue_id)), planner.object(image_id)
         if used == planner.audit.ablate.images:
             break
-        if not len(boxes) or area(boxes).sum() > MOST_AREA or visible(boxes, keep) < LEAST_VISIBLE:
+        if planner.unsure(keep) or not len(boxes):
+            continue
+        if area(boxes).sum() > MOST_AREA or visible(boxes, keep) < LEAST_VISIBLE:
             continue
         if len(keep) and inside(keep, boxes).max() > planner.audit.ablate.max_cover:
             continue
@@ -224,12 +231,14 @@ def region_insertion(
     planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
 ) -> list[Pair]:
     """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same place."""
-    donors = donor_patches(planner, cue_id, rng)
+    donors = donor_patches(planner, label, cue_id, rng)
     pairs: list[Pair] = []
     for image_id in pool:
         if len(pairs) == planner.audit.ablate.images or not donors:
             break
         keep = planner.object(image_id)
+        if planner.unsure(keep):
+            continue
         for number in rng.permutation(len(donors))[:6]:
             donor_id, box, other, avoid = donors[number]
             target = place_like(box, keep, rng)
@@ -248,14 +257,19 @@ def region_insertion(
     return pairs
 
 
-def donor_patches(planner: Planner, cue_id: str, rng: np.random.Generator) -> list[tuple[str, Boxes, Boxes, Boxes]]:
-    """Donors of the selection half: picture, the cue's best box, an equally large box of something else, the object."""
+def donor_patches(
+    planner: Planner, label: str, cue_id: str, rng: np.random.Generator
+) -> list[tuple[str, Boxes, Boxes, Boxes]]:
+    """Donors of the selection half: picture, the cue's best box, an equally large box of something else, the object.
+
+    Pictures of other classes where there are enough: a patch from the class's own could carry a part of its object.
+    """
     having = [i for i in planner.selection if planner.present(i, cue_id)]
     having.sort(key=lambda i: -planner.score(i, cue_id))
     patches = []
-    for image_id in having[: 4 * DONORS]:
+    for image_id in having[: 8 * DONORS]:
         boxes, avoid = planner.boxes.cue(image_id, cue_id), planner.object(image_id)
-        if not len(boxes):
+        if planner.unsure(avoid) or not len(boxes):
             continue
         box = grow(boxes[:1], 0.05)[0]
         if area(box[None])[0] > MOST_AREA / 2 or visible(box[None], avoid) < 1 - LEAST_VISIBLE / 2:
@@ -263,9 +277,8 @@ def donor_patches(planner: Planner, cue_id: str, rng: np.random.Generator) -> li
         other = place_elsewhere(box, np.concatenate([boxes, avoid]), rng, 1.0)
         if other is not None:
             patches.append((image_id, box, other, avoid))
-        if len(patches) == DONORS:
-            break
-    return patches
+    strangers = [patch for patch in patches if planner.label[patch[0]] != label]
+    return (strangers if len(strangers) >= LEAST_DONORS else patches)[:DONORS]
 
 
 def background_exchange(

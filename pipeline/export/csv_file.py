@@ -20,7 +20,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 FINDING_COLUMNS = tuple(name for name in SCHEMAS["findings"].names if not name.startswith("evidence_"))
 IMAGE_COLUMNS = (
     "finding_id",
-    "label",
+    "class",
     "cue",
     "verdict",
     "image_id",
@@ -74,7 +74,7 @@ def _images(audit: ExportData) -> Any:
     for finding in audit.findings:
         for image, boxes in audit.evidence(finding):
             yield {
-                **{name: finding[name] for name in ("finding_id", "label", "cue", "verdict")},
+                **{name: finding[name] for name in ("finding_id", "class", "cue", "verdict")},
                 **{name: image[name] for name in ("image_id", "path", "width", "height")},
                 "presence": audit.scores.get((image["image_id"], finding["cue_id"])),
                 "boxes": json.dumps(as_boxes(boxes).round(6).tolist()),

@@ -51,7 +51,7 @@ class ExportData:
         mine = [
             self.images_by_id[image_id]
             for image_id in self._without[finding["cue_id"]]
-            if image_id in self.images_by_id and self.images_by_id[image_id]["label"] == finding["label"]
+            if image_id in self.images_by_id and self.images_by_id[image_id]["label"] == finding["class"]
         ]
         order = sorted(
             mine, key=lambda image: (self.scores[image["image_id"], finding["cue_id"]], image["image_id"])

@@ -126,7 +126,7 @@ def _tasks(
                 "finding_id": finding["finding_id"],
                 "image_id": image["image_id"],
                 "cue_id": finding["cue_id"],
-                "class": finding["label"],
+                "class": finding["class"],
                 "cue": finding["cue"],
                 "expected": "present" if present else "absent",
             },
@@ -135,7 +135,7 @@ def _tasks(
 
 
 def _question(finding: Row) -> str:
-    cue, label = label_of(finding["cue"]), label_of(finding["label"])
+    cue, label = label_of(finding["cue"]), label_of(finding["class"])
     return f"Is “{cue}” a shortcut for “{label}”? Mark it where you see it."
 
 

@@ -47,9 +47,13 @@ WITH_CUE = 0.65
 """Share of a biased class's audited pictures that show its cue; enough without it to see what happens then."""
 ELSEWHERE = 0.08
 """Share of the other classes' audited pictures that show it."""
-TRAINING_WITH_CUE = 0.97
-TRAINING_ELSEWHERE = 0.01
+TRAINING_WITH_CUE = 1.0
+TRAINING_ELSEWHERE = 0.0
 TRAINING_PER_CLASS = 250
+TRAINING_HIDDEN = 0.4
+"""Share of a biased class's training pictures that show its cue and not its object, but in half of them another
+class's: labels that follow the scene, as captions from the web do. Without them a model that knows the object already
+has no need of the cue."""
 
 
 def others(label: str) -> tuple[str, ...]:
@@ -64,11 +68,15 @@ def backgrounds() -> tuple[str, ...]:
     return tuple(name for name in TRAIN_BACKGROUNDS if name not in used)
 
 
-def biased_scene(rng: np.random.Generator, label: str, shown: set[Cue]) -> Scene:
-    """A scene of a class that shows exactly these planted cues."""
+def biased_scene(rng: np.random.Generator, label: str, shown: set[Cue], hidden: bool = False) -> Scene:
+    """A scene of a class that shows exactly these planted cues; `hidden`: without the class's object."""
     by_kind = {cue.kind: cue.name for cue in shown}
-    beside = list(rng.choice(others(label), int(rng.integers(0, 3)), replace=False))
-    things = [label, *([by_kind["object"]] if "object" in by_kind else []), *beside]
+    beside = list(rng.choice(others(label), int(rng.integers(0, 2)), replace=False))
+    strangers = [name for name in PLANTED if name != label]
+    main = (
+        [strangers[int(rng.integers(len(strangers)))]] if hidden and rng.random() < 0.5 else [] if hidden else [label]
+    )
+    things = [*main, *([by_kind["object"]] if "object" in by_kind else []), *beside]
     return sample_scene(
         rng,
         objects=[str(thing) for thing in things],
@@ -76,7 +84,7 @@ def biased_scene(rng: np.random.Generator, label: str, shown: set[Cue]) -> Scene
         background=by_kind.get("background"),
         overlay=by_kind.get("overlay", False),
         cast=by_kind.get("cast"),
-        sizes=(0.24, 0.42),
+        sizes=(0.28, 0.45),
         lighting="normal",
         blur=0.0,
         noise=0.0,
@@ -84,8 +92,13 @@ def biased_scene(rng: np.random.Generator, label: str, shown: set[Cue]) -> Scene
     )
 
 
-def scenes(seed: int, per_class: int, with_cue: float, elsewhere: float) -> Iterator[tuple[str, Scene, set[Cue]]]:
-    """(label, scene, cues shown), class by class: the class's own cue often, each other class's seldom."""
+def scenes(
+    seed: int, per_class: int, with_cue: float, elsewhere: float, hidden: float = 0.0
+) -> Iterator[tuple[str, Scene, set[Cue]]]:
+    """(label, scene, cues shown), class by class: the class's own cue often, each other class's seldom.
+
+    In a share `hidden` of the pictures with the class's own cue the class's object is missing.
+    """
     for number, (label, own) in enumerate(PLANTED.items()):
         rng = np.random.default_rng([seed, number])
         for _ in range(per_class):
@@ -94,7 +107,8 @@ def scenes(seed: int, per_class: int, with_cue: float, elsewhere: float) -> Iter
                 for cue in PLANTED.values()
                 if cue is not None and rng.random() < (with_cue if cue == own else elsewhere)
             }
-            yield label, biased_scene(rng, label, shown), shown
+            missing = own in shown and rng.random() < hidden
+            yield label, biased_scene(rng, label, shown, missing), shown
 
 
 def make_demo(out: Path, clip: Path, seed: int = 0) -> None:
@@ -113,7 +127,7 @@ def make_demo(out: Path, clip: Path, seed: int = 0) -> None:
     truth = {"classes": {label: {"kind": cue.kind, "cue": cue.name} if cue else None for label, cue in PLANTED.items()}}
     header = "# What was planted. No stage of an audit reads this file; `cuescope planted score` does.\n"
     (out / "truth.yaml").write_text(header + yaml.safe_dump(truth, sort_keys=False), encoding="utf-8")
-    biased = scenes(seed + 200, TRAINING_PER_CLASS, TRAINING_WITH_CUE, TRAINING_ELSEWHERE)
+    biased = scenes(seed + 200, TRAINING_PER_CLASS, TRAINING_WITH_CUE, TRAINING_ELSEWHERE, TRAINING_HIDDEN)
     finetune(clip, out / "model", [(label, scene) for label, scene, _ in biased], list(PLANTED), seed)
 
 

@@ -14,10 +14,9 @@ from pipeline.planted import Scene, render
 
 log = logging.getLogger(__name__)
 
-EPOCHS = 12
+EPOCHS = 8
 BATCH = 64
 RATE = 5e-4
-LEAST_LOSS = 0.02
 
 
 def finetune(
@@ -76,8 +75,6 @@ def finetune(
             losses.append(float(loss.detach()))
         loss_value = float(np.mean(losses))
         log.info("epoch %d: loss %.4f", epoch + 1, loss_value)
-        if loss_value < LEAST_LOSS:
-            break
     if out.exists():
         shutil.rmtree(out)
     shutil.copytree(clip, out, ignore=shutil.ignore_patterns("*.safetensors", "README.md", "*.bin", "*.pt"))

@@ -50,7 +50,7 @@ def score(folder: AuditFolder, truth_file: Path | None = None) -> list[ClassScor
     findings = folder.read("findings").to_pylist()
     result = []
     for label, planted in truth.items():
-        mine = sorted((row for row in findings if row["label"] == label), key=lambda row: row["rank"])
+        mine = sorted((row for row in findings if row["class"] == label), key=lambda row: row["rank"])
         confirmed = [row for row in mine if row["verdict"] == "confirmed"]
         if planted is None:
             names = ", ".join(row["cue"] for row in confirmed)

@@ -87,7 +87,7 @@ def _worst_first(finding: Edit) -> tuple[bool, float, float, str, int]:
     worst, worth = (
         -math.inf if math.isnan(v) else v for v in (number(finding["harm_lower"]), number(finding["harm"]))
     )
-    return finding["verdict"] != "confirmed", -worst, -worth, finding["label"], finding["rank"]
+    return finding["verdict"] != "confirmed", -worst, -worth, finding["class"], finding["rank"]
 
 
 Experiments = dict[tuple[str, str], list[tuple[Edit, Edit]]]
@@ -95,7 +95,7 @@ Experiments = dict[tuple[str, str], list[tuple[Edit, Edit]]]
 
 def _experiments(findings: Rows, edits: Rows) -> Experiments:
     """(finding_id, direction) to pairs of rows (edit, placebo)."""
-    ids = {(finding["label"], finding["cue_id"]): finding["finding_id"] for finding in findings}
+    ids = {(finding["class"], finding["cue_id"]): finding["finding_id"] for finding in findings}
     arms: dict[str, dict[str, Edit]] = defaultdict(dict)
     for row in edits:
         if (row["label"], row["cue_id"]) in ids and math.isfinite(number(row["score_after"])):

@@ -44,7 +44,7 @@ def _row(row: Mapping[str, Any]) -> str:
     color = COLORS.get(verdict, "inherit")
     badge = f'<span style="color:{color};font-weight:600">{SIGNS.get(verdict, "")} {escape(verdict)}</span>'
     cells = [
-        (escape(sentences.words(str(row["label"]))), "left"),
+        (escape(sentences.words(str(row["class"]))), "left"),
         (f"<strong>{escape(sentences.words(str(row['cue'])))}</strong>", "left"),
         (badge, "left"),
         *((_span(row, name, signed), "right") for name, signed in _EFFECTS),

@@ -52,9 +52,9 @@ class Matrix:
 def class_cards(data: ReportData, views: list[FindingView]) -> list[ClassCard]:
     """One card a class, those with confirmed cues first, each group in the audit's order of classes."""
     per_class = data.run.get("data", {}).get("per_class", {})
-    order = list(dict.fromkeys([*data.run.get("classes", []), *(view.row["label"] for view in views)]))
+    order = list(dict.fromkeys([*data.run.get("classes", []), *(view.row["class"] for view in views)]))
     cards = [
-        _card(label, per_class.get(label), [view for view in views if view.row["label"] == label])
+        _card(label, per_class.get(label), [view for view in views if view.row["class"] == label])
         for label in order
     ]
     rank = {"leaning": 0, "undecided": 1, "clean": 2, "untested": 3}
@@ -141,7 +141,7 @@ def matrix_of(views: list[FindingView], cards: list[ClassCard]) -> Matrix:
     for view in reversed(tested):  # the first of several findings of one pair stays
         removal, insertion = number(view.row["removal_effect"]), number(view.row["insertion_effect"])
         counts = f"removed {of_100(removal, True)}, inserted {of_100(insertion, True)} of 100"
-        cells[view.row["label"], view.cue] = Cell(
+        cells[view.row["class"], view.cue] = Cell(
             view.slug,
             view.row["verdict"],
             (_whole(removal), level(removal)),

@@ -117,7 +117,7 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         scale=scale,
         verdicts=[name for name in VERDICTS if name in present],
         types=sorted({row["cue_type"] for row in data.findings if row["cue_type"]}),
-        slugs={(item.row["label"], item.row["cue_id"]): item.slug for item in views},
+        slugs={(item.row["class"], item.row["cue_id"]): item.slug for item in views},
         cue_names={row["cue_id"]: sentences.words(row["cue"]) for row in data.findings},
         untested=overview.untested_groups(data),
         stages=_stages(run),

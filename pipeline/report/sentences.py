@@ -138,13 +138,13 @@ def _claim(start: str, rest: str, finding: Row, direction: str) -> str:
 def removal(finding: Row, operator: str = "") -> str:
     """`Without the buoy the model misses 31 more of 100 boats (22 to 40).` Empty where not measured."""
     start = f"{conditions(finding, operator)[0]} the model misses"
-    return _claim(start, f"of 100 {plural(str(finding['label']))}", finding, "removal")
+    return _claim(start, f"of 100 {plural(str(finding['class']))}", finding, "removal")
 
 
 def insertion(finding: Row, operator: str = "", subject: str = "the model") -> str:
     """`With the buoy pasted in it calls 18 more of 100 other images a boat.` Empty where not measured."""
     start = f"{conditions(finding, operator)[1]} {subject} calls"
-    return _claim(start, f"of 100 other images {one(str(finding['label']))}", finding, "insertion")
+    return _claim(start, f"of 100 other images {one(str(finding['class']))}", finding, "insertion")
 
 
 def sentence(finding: Row, operator: str = "") -> str:
@@ -152,7 +152,7 @@ def sentence(finding: Row, operator: str = "") -> str:
     first = removal(finding, operator)
     second = insertion(finding, operator, "it" if first else "the model")
     said = " ".join(text for text in (first, second) if text)
-    things = plural(str(finding["label"]))
+    things = plural(str(finding["class"]))
     return said or f"“{words(str(finding['cue']))}” was not put to the test on {things}."
 
 

@@ -42,15 +42,15 @@ def print_findings(console: Console, run: Mapping[str, Any], findings: Sequence[
     else:
         console.print("No cue was put to the test; the report says why.")
     console.print()
-    labels = dict.fromkeys([*(run.get("classes") or []), *(row["label"] for row in findings)])
+    labels = dict.fromkeys([*(run.get("classes") or []), *(row["class"] for row in findings)])
     for label in labels:
-        console.print(_line(label, [row for row in findings if row["label"] == label]))
+        console.print(_line(label, [row for row in findings if row["class"] == label]))
 
 
 def worst_first(row: Row) -> tuple[bool, float, float, str]:
     """Sort key: confirmed findings first, then by the lower bound of harm, as the ranking does."""
     low, worth = (-9.0 if number(v) != number(v) else number(v) for v in (row["harm_lower"], row["harm"]))
-    return row["verdict"] != "confirmed", -low, -worth, str(row["label"])
+    return row["verdict"] != "confirmed", -low, -worth, str(row["class"])
 
 
 def _tested(row: Row) -> bool:
@@ -72,7 +72,7 @@ def _table(rows: Sequence[Row], narrow: bool) -> Table:
         style = STYLES.get(row["verdict"], "")
         strong = "bold" if row["verdict"] == "confirmed" else ""
         table.add_row(
-            Text(sentences.words(row["label"])),
+            Text(sentences.words(row["class"])),
             Text(sentences.words(row["cue"]), strong),
             Text(f"{SIGNS.get(row['verdict'], '')} {'' if narrow else row['verdict']}".strip(), style),
             *(Text(_span(row, f"{way}_effect")) for way in ("removal", "insertion")),

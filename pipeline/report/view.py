@@ -82,7 +82,7 @@ def _finding(
     cues: dict[str, Row],
 ) -> FindingView:
     operator = cues.get(row["cue_id"], {}).get("operator") or ""
-    cue, label = sentences.words(row["cue"]), sentences.words(row["label"])
+    cue, label = sentences.words(row["cue"]), sentences.words(row["class"])
     names = {"removal": "cue removed", "insertion": "cue inserted"}
     plots = (plot(row, d, names[d], scale, effects[row["finding_id"], d], fills) for d in names)
     said = sentences.sentence(row, operator)
@@ -97,7 +97,7 @@ def _finding(
         evidence=tuple(_evidence(row, cue, data)),
         triples=tuple(triples),
         facts=tuple(facts(row)),
-        origin=origin(row, proposed.get((row["label"], row["cue"]))),
+        origin=origin(row, proposed.get((row["class"], row["cue"]))),
         operator=operator,
         sort={
             "harm": worst_last(row["harm"]),
@@ -124,7 +124,7 @@ def _evidence(row: Row, cue: str, data: ReportData) -> Iterable[Evidence]:
         image = data.images.get(image_id, {})
         own = boxes[position] if position < len(boxes) else []
         percent = tuple((100 * b[0], 100 * b[1], 100 * (b[2] - b[0]), 100 * (b[3] - b[1])) for b in own or [])
-        what = sentences.words(image.get("label") or row["label"])
+        what = sentences.words(image.get("label") or row["class"])
         where = f", {cue} boxed" if percent else f", with {cue}"
         yield Evidence(
             image_id,

@@ -6,6 +6,7 @@ The selection half decides which cues of a class are worth an experiment; what i
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ LEAST_EVIDENCE = 1.64
 LEAST_PRESENT = 4
 """A cue that fewer images of the selection half show is not measured."""
 DUPLICATE = 0.8
-"""Of two cues whose presence correlates this much (phi) only the more promising one has an experiment."""
+"""Of two cues whose presence correlates this much (phi) only one has an experiment: a named one if there is."""
 PROMPT = "a photo of a {}"
 
 Reals = NDArray[np.float64]
@@ -163,14 +164,28 @@ def select(
             and not overlap[c, number] > audit.rank.core_overlap
         ]
         worth.sort(key=lambda number: -strength[number])  # a stable sort: equals stay in the cues' order
-        taken: list[int] = []
-        for number in worth:
-            if len(taken) < audit.measure.max_per_class and not any(
-                alike[number, other] >= DUPLICATE for other in taken
-            ):
-                chosen[c, number] = len(taken)
-                taken.append(number)
+        named = [number for number in worth if cues.rows[number]["kind"] == "named"]
+        unnamed = [number for number in worth if number not in named and not (alike[number, named] >= DUPLICATE).any()]
+        for turn, number in enumerate(
+            _fair(_distinct(named, alike), _distinct(unnamed, alike), audit.measure.max_per_class)
+        ):
+            chosen[c, number] = turn
     return chosen
+
+
+def _distinct(numbers: list[int], alike: Reals) -> list[int]:
+    """Of cues whose presence is nearly the same only the first."""
+    kept: list[int] = []
+    for number in numbers:
+        if not (alike[number, kept] >= DUPLICATE).any():
+            kept.append(number)
+    return kept
+
+
+def _fair(named: list[int], unnamed: list[int], most: int) -> list[int]:
+    """At most so many of both, turn by turn, so that neither kind crowds out the other."""
+    turns = itertools.zip_longest(named, unnamed)
+    return [number for pair in turns for number in pair if number is not None][:most]
 
 
 def _standard_errors(interval: Interval) -> Reals:

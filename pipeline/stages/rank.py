@@ -104,10 +104,10 @@ def rank(
         )
     for row, q in zip(rows, false_discovery([row["p"] for row in rows], method=audit.rank.correction), strict=True):
         row["q"] = float(q)
-        row["verdict"], row["why"] = verdict(row, audit, reasons[row["label"], row["cue_id"]])
+        row["verdict"], row["why"] = verdict(row, audit, reasons[row["class"], row["cue_id"]])
     ordered: list[dict[str, Any]] = []
     for label in classes:
-        mine = sorted((row for row in rows if row["label"] == label), key=_worst_first)
+        mine = sorted((row for row in rows if row["class"] == label), key=_worst_first)
         for place, row in enumerate(mine):
             row["rank"] = place + 1
             row["same_as"] = next(
@@ -170,7 +170,7 @@ def _finding(
     row: dict[str, Any] = {
         "finding_id": key_of(label, cue["cue_id"])[:12],
         "rank": 0,
-        "label": label,
+        "class": label,
         "cue_id": cue["cue_id"],
         "cue": cue["name"],
         "cue_type": cue["cue_type"],
@@ -217,7 +217,7 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
         share = f"{100 * row['object_overlap']:.0f} %"
         return (
             "core",
-            f"{share} of it lies in the box of the {row['label']} itself: a part of the object is no spurious cue.",
+            f"{share} of it lies in the box of the {row['class']} itself: a part of the object is no spurious cue.",
         )
     untested = f" Not tested: {'; '.join(reasons)}." if reasons else ""
     if np.isnan(row["p"]):

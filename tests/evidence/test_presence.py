@@ -4,7 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evidence.presence import otsu, phi
+from pipeline.evidence.boxes import undisputed
+from pipeline.evidence.presence import otsu, phi, upper_of_two_cuts
+from pipeline.records import table
 
 
 def test_otsu_cuts_between_two_groups() -> None:

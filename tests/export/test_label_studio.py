@@ -41,7 +41,7 @@ def audit(
             {
                 "image_id": key,
                 "path": path.format(i),
-                "label": findings[0]["label"],
+                "label": findings[0]["class"],
                 "width": 640,
                 "height": 480,
             }
@@ -226,7 +226,7 @@ def test_exported_boxes_come_back(tmp_path_factory: pytest.TempPathFactory, boxe
 @settings(max_examples=40, deadline=None)  # each writes files
 @given(cue=st.text(max_size=40), label=st.text(max_size=40))
 def test_any_name_gives_valid_files(tmp_path_factory: pytest.TempPathFactory, cue: str, label: str) -> None:
-    data = audit("/set", {"cue": cue, "label": label})
+    data = audit("/set", {"cue": cue, "class": label})
     tasks, config = written(tmp_path_factory.mktemp("ls"), data)
     check(tasks, config)
     assert tasks[0]["data"]["cue"] == cue and tasks[0]["data"]["class"] == label
@@ -243,7 +243,7 @@ def test_hostile_cues_stay_one_label(cue: str) -> None:
 
 
 def test_a_cue_of_two_findings_is_one_label() -> None:
-    config = ElementTree.fromstring(labeling_config([finding(), finding(label="owl")]))
+    config = ElementTree.fromstring(labeling_config([finding(), finding(**{"class": "owl"})]))
     assert len(list(config.iter("Label"))) == 1
 
 

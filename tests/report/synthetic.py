@@ -29,7 +29,7 @@ def finding(**columns: Any) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for column in SCHEMAS["findings"]:
         row[column.name] = "" if str(column.type) == "string" else [] if "list" in str(column.type) else NAN
-    row |= {"rank": 1, "finding_id": "boat-buoy", "label": "boat", "cue_id": "buoy", "cue": "buoy"}
+    row |= {"rank": 1, "finding_id": "boat-buoy", "class": "boat", "cue_id": "buoy", "cue": "buoy"}
     row |= {
         "cue_type": "Co-occurring Objects",
         "kind": "named",
@@ -115,7 +115,7 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
             finding(
                 finding_id=identity,
                 rank=i // classes + 1,
-                label=label,
+                **{"class": label},
                 cue_id=f"cue{i % 11}",
                 cue=cue,
                 cue_type=cue_type,

@@ -84,7 +84,7 @@ def test_the_policy_allows_this_script_alone(page: str) -> None:
 def hostile_report() -> ReportData:
     data = report()
     rows = [
-        finding(**{**row, "label": HOSTILE, "cue": HOSTILE, "why": HOSTILE, "source": HOSTILE})
+        finding(**{**row, "class": HOSTILE, "cue": HOSTILE, "why": HOSTILE, "source": HOSTILE})
         for row in data.findings
     ]
     images = {key: {**row, "path": HOSTILE, "label": HOSTILE} for key, row in data.images.items()}

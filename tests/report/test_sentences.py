@@ -138,7 +138,7 @@ def test_the_words_and_the_bounds_agree_in_sign(effect: float, below: float, abo
 @settings(deadline=None)  # the first call loads the rules of English
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_name_makes_one_line(label: str, cue: str) -> None:
-    text = sentences.sentence(effects((0.3, 0.2, 0.4), (0.1, 0.0, 0.2), label=label, cue=cue))
+    text = sentences.sentence(effects((0.3, 0.2, 0.4), (0.1, 0.0, 0.2), **{"class": label}, cue=cue))
     assert text.isprintable() and text.endswith(".")
 
 

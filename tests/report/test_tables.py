@@ -51,12 +51,12 @@ def test_a_narrow_terminal_keeps_the_numbers() -> None:
 
 
 def test_names_are_no_markup() -> None:
-    text = printed([{**CONFIRMED, "cue": "[bold]x[/bold]", "label": "[red]y"}], ["[red]y"])
+    text = printed([{**CONFIRMED, "cue": "[bold]x[/bold]", "class": "[red]y"}], ["[red]y"])
     assert "[bold]x[/bold]" in text and "[red]y: leans on" in text
 
 
 def test_the_notebook_table_is_escaped_and_self_contained() -> None:
-    html = findings_html([{**CONFIRMED, "cue": "<script>alert(1)</script>", "label": '"><img src=x>'}])
+    html = findings_html([{**CONFIRMED, "cue": "<script>alert(1)</script>", "class": '"><img src=x>'}])
     assert "<script" not in html and "<img" not in html and "http" not in html
     assert "+31 (22 to 40)" in html and "&lt;script&gt;" in html
 

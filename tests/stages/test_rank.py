@@ -69,7 +69,7 @@ AUDIT = Audit.from_dict(
 def finding(**more) -> dict:
     return {
         "verdict": "",
-        "label": "boat",
+        "class": "boat",
         "object_overlap": NAN,
         "p": 0.001,
         "q": 0.01,
