@@ -34,7 +34,6 @@ from pipeline.errors import UserError  # noqa: E402
 from pipeline.progress import LISTENER  # noqa: E402
 from pipeline.store import AuditFolder  # noqa: E402
 
-
 RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)
 """One shard at a time: each fills the machine, and models are not shared between threads."""
 

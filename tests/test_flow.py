@@ -1,4 +1,4 @@
-"""The Prefect flow: the same tables as the chain in the process, quietly on a temporary server, visibly on a real one."""
+"""The Prefect flow: the same tables as in the process, quiet on a temporary server, visible on a real one."""
 
 from __future__ import annotations
 

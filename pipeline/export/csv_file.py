@@ -32,9 +32,7 @@ IMAGE_COLUMNS = (
 )
 
 
-def export_csv(
-    audit: ExportData, out: Path, *, rows: Literal["findings", "images"] = "findings"
-) -> list[Path]:
+def export_csv(audit: ExportData, out: Path, *, rows: Literal["findings", "images"] = "findings") -> list[Path]:
     """Write a CSV file in UTF-8 with a header; returns it.
 
     Args:

@@ -53,7 +53,5 @@ class ExportData:
             for image_id in self._without[finding["cue_id"]]
             if image_id in self.images_by_id and self.images_by_id[image_id]["label"] == finding["class"]
         ]
-        order = sorted(
-            mine, key=lambda image: (self.scores[image["image_id"], finding["cue_id"]], image["image_id"])
-        )
+        order = sorted(mine, key=lambda image: (self.scores[image["image_id"], finding["cue_id"]], image["image_id"]))
         return order[:most]

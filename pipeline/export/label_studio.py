@@ -63,9 +63,7 @@ def export_label_studio(
     findings = [row for row in audit.findings if row["verdict"] in wanted]
     address = _addresses(audit.run, image_prefix, local_root)
     tasks = [
-        task
-        for finding in findings
-        for task in _tasks(audit, finding, address, preset_verdict, with_cue, without_cue)
+        task for finding in findings for task in _tasks(audit, finding, address, preset_verdict, with_cue, without_cue)
     ]
     if not tasks:
         raise UserError(
@@ -113,9 +111,7 @@ def _tasks(
 ) -> Iterable[dict[str, Any]]:
     shown = audit.evidence(finding)[:with_cue]
     known = {image["image_id"] for image, _ in shown}
-    others = [
-        image for image in audit.without(finding, without_cue + len(known)) if image["image_id"] not in known
-    ]
+    others = [image for image in audit.without(finding, without_cue + len(known)) if image["image_id"] not in known]
     for image, boxes in [*shown, *((image, []) for image in others[:without_cue])]:
         present = image["image_id"] in known
         yield {
@@ -165,9 +161,7 @@ def _prediction(
     ]
     if preset_verdict and finding["verdict"] in SUGGESTED:
         choice = {"choices": [SUGGESTED[finding["verdict"]]]}
-        result.append(
-            {"id": "verdict", "type": "choices", "from_name": "verdict", "to_name": "image", "value": choice}
-        )
+        result.append({"id": "verdict", "type": "choices", "from_name": "verdict", "to_name": "image", "value": choice})
     prediction: dict[str, Any] = {
         "model_version": f"cuescope-{audit.run.get('digest', '')}",
         "result": result,
@@ -195,9 +189,7 @@ def _addresses(run: dict[str, Any], image_prefix: str, local_root: str | None) -
     data_root = str((run.get("data") or {}).get("root") or "")
     if not data_root or "://" in data_root:
         where = data_root or "nowhere known"
-        raise UserError(
-            f"label-studio: the images lie {where}, not in a folder. Say where: --set image_prefix=..."
-        )
+        raise UserError(f"label-studio: the images lie {where}, not in a folder. Say where: --set image_prefix=...")
     images = Path(data_root).resolve()
     root = Path(local_root).expanduser().resolve() if local_root else images.parent
     if not images.is_relative_to(root):

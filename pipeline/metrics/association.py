@@ -92,8 +92,7 @@ def _counts(class_with: Reals, class_total: Reals, cue_total: Reals, total: floa
     other_without = total - class_total[:, None] - other_with
     # weighted sums leave crumbs such as -1e-16 where the count is 0
     cells = (
-        np.where(np.abs(cell) < 1e-9, 0.0, cell)
-        for cell in (class_with, class_without, other_with, other_without)
+        np.where(np.abs(cell) < 1e-9, 0.0, cell) for cell in (class_with, class_without, other_with, other_without)
     )
     return Counts(*cells)
 
@@ -139,9 +138,7 @@ def observed_gaps(
     """
     cues, index, weight = _checked(presence, labels, n_classes, weights)
     predicted = np.asarray(predictions, np.int64)
-    if len(predicted) != len(index) or (
-        len(predicted) and not 0 <= predicted.min() <= predicted.max() < n_classes
-    ):
+    if len(predicted) != len(index) or (len(predicted) and not 0 <= predicted.min() <= predicted.max() < n_classes):
         raise ValueError(f"predictions must be {len(index)} class indices in [0, {n_classes})")
     hit = predicted == index
     class_with, class_total = _sums(index, n_classes, cues, weight)
@@ -157,9 +154,7 @@ def observed_gaps(
         presence_accuracy=newcombe_difference(
             correct_with, counts.class_with, correct_without, counts.class_without, level
         ),
-        hallucination=newcombe_difference(
-            taken_with, counts.other_with, taken_without, counts.other_without, level
-        ),
+        hallucination=newcombe_difference(taken_with, counts.other_with, taken_without, counts.other_without, level),
         counts=counts,
         correct_with=correct_with,
         correct_without=correct_without,

@@ -63,9 +63,7 @@ def find_slices(
     x, y_hat = np.asarray(embeddings, float), np.asarray(probabilities, float)
     index = np.asarray(labels, np.int64)
     if x.ndim != 2 or y_hat.ndim != 2 or not len(x) == len(y_hat) == len(index) > 0:
-        raise ValueError(
-            f"embeddings {x.shape}, labels {index.shape} and probabilities {y_hat.shape} don't fit"
-        )
+        raise ValueError(f"embeddings {x.shape}, labels {index.shape} and probabilities {y_hat.shape} don't fit")
     y = np.eye(y_hat.shape[1])[index]
     if n_dimensions is not None:
         x = _principal(x, n_dimensions)

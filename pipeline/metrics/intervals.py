@@ -47,9 +47,7 @@ def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(share, lower, upper)
 
 
-def newcombe_difference(
-    k1: ArrayLike, n1: ArrayLike, k2: ArrayLike, n2: ArrayLike, level: float = 0.95
-) -> Interval:
+def newcombe_difference(k1: ArrayLike, n1: ArrayLike, k2: ArrayLike, n2: ArrayLike, level: float = 0.95) -> Interval:
     """Difference of two independent shares, k1/n1 - k2/n2, by the hybrid score method.
 
     Method 10 of Newcombe 1998b, Statistics in Medicine 17, 873-890. An empty side gives NaN.
@@ -200,11 +198,7 @@ def minimum_detectable_effect(
     """
     if (sd is None) == (share is None):
         raise ValueError("give either sd or share")
-    spread = (
-        np.asarray(sd, float)
-        if sd is not None
-        else np.sqrt(np.asarray(share, float) * (1 - np.asarray(share)))
-    )
+    spread = np.asarray(sd, float) if sd is not None else np.sqrt(np.asarray(share, float) * (1 - np.asarray(share)))
     n = np.asarray(n, float)
     z = stats.norm.ppf(1 - alpha / (2 if two_sided else 1)) + stats.norm.ppf(power)
     with np.errstate(divide="ignore", invalid="ignore"):

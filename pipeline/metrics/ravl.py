@@ -35,9 +35,7 @@ class Memberships(NamedTuple):
     correct_out: Reals
 
 
-def performance_gap(
-    n_in: ArrayLike, correct_in: ArrayLike, n_out: ArrayLike, correct_out: ArrayLike
-) -> PerformanceGap:
+def performance_gap(n_in: ArrayLike, correct_in: ArrayLike, n_out: ArrayLike, correct_out: ArrayLike) -> PerformanceGap:
     """Cluster performance gap of each label, and in all.
 
     G_y = w_y (p_in - p_out) with w_y = 2 min(n_in, n_out) / (n_in + n_out); G = sum of |G_y|.
@@ -51,9 +49,7 @@ def performance_gap(
         by_label with the shape of the arguments (labels that lack a side are skipped: NaN), total without
         its last axis.
     """
-    n_in, correct_in, n_out, correct_out = (
-        np.asarray(x, float) for x in (n_in, correct_in, n_out, correct_out)
-    )
+    n_in, correct_in, n_out, correct_out = (np.asarray(x, float) for x in (n_in, correct_in, n_out, correct_out))
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = 2 * np.minimum(n_in, n_out) / (n_in + n_out)
         by_label = weight * (correct_in / n_in - correct_out / n_out)
@@ -170,10 +166,7 @@ def rank_regions(embeddings: ArrayLike, clusters: ArrayLike, cluster: int, medoi
 def correlated_label(counts: Memberships, cluster: int) -> int:
     """The label whose accuracy falls most when the cluster is absent; -1 if none has both sides."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        fall = (
-            counts.correct_in[cluster] / counts.n_in[cluster]
-            - counts.correct_out[cluster] / counts.n_out[cluster]
-        )
+        fall = counts.correct_in[cluster] / counts.n_in[cluster] - counts.correct_out[cluster] / counts.n_out[cluster]
     return -1 if np.isnan(fall).all() else int(np.nanargmax(fall))
 
 

@@ -25,13 +25,10 @@ _WORDS: dict[str, Answer] = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "n
 _ANY = r"(?<![\w-])(?<!\w['’])(yes|yeah|yep|no|nope)(?![\w-])(?!['’]\w)"
 # "Yes or No:" repeats the question; "no doubt" and "No. 5" are not answers
 _ECHO = re.compile(r"\b(yes|no)\W{0,5}(?:or|/|\|)\W{0,5}(yes|no)\b", re.IGNORECASE)
-_IDIOM = re.compile(
-    r"\bno\s+(doubt|question|problem|wonder|idea|clue|one|longer)\b|\bno\.\s*\d", re.IGNORECASE
-)
+_IDIOM = re.compile(r"\bno\s+(doubt|question|problem|wonder|idea|clue|one|longer)\b|\bno\.\s*\d", re.IGNORECASE)
 _BOTH = re.compile(r"\W*(yes\W+and\W+no|no\W+and\W+yes)\b", re.IGNORECASE)
 _STATED = re.compile(
-    r"\banswer\b(?:\s+to\s+(?:the|this|your)\s+question)?(?:\s+(?:is|would\s+be|should\s+be))?[\W_]{1,6}"
-    + _ANY,
+    r"\banswer\b(?:\s+to\s+(?:the|this|your)\s+question)?(?:\s+(?:is|would\s+be|should\s+be))?[\W_]{1,6}" + _ANY,
     re.IGNORECASE,
 )
 _LEADING = re.compile(r"[\W_]*" + _ANY, re.IGNORECASE)
@@ -176,9 +173,7 @@ def top_k_gaps(
     return pa, hr
 
 
-def _taken_at_the_end(
-    order: Indices, labels: Indices, predictions: Indices, size: Indices, n: Indices
-) -> Reals:
+def _taken_at_the_end(order: Indices, labels: Indices, predictions: Indices, size: Indices, n: Indices) -> Reals:
     """(n_classes,): of the first size[c] images of `order` not of class c, how many are predicted as c."""
     # the end of class c stops after size[c] images of other classes, wherever its own images stand in the
     # order

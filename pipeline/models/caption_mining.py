@@ -29,9 +29,7 @@ _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|(?<!\w)'[^'\n]{1,80}'(?!\w)")
 _CLAUSE = re.compile(r"[.,;:!?()\[\]\n]+|\s[-–—]+\s")
 
 
-def log_odds(
-    with_a: float, n_a: int, with_b: float, n_b: int, prior: float = PRIOR_CAPTIONS
-) -> tuple[float, float]:
+def log_odds(with_a: float, n_a: int, with_b: float, n_b: int, prior: float = PRIOR_CAPTIONS) -> tuple[float, float]:
     """(delta, z) of a phrase held by `with_a` of `n_a` captions of a class and `with_b` of `n_b` others.
 
     delta is Monroe et al. eq. 16, z its eq. 22: delta / sqrt(variance). The prior's `alpha` for the phrase is
@@ -74,9 +72,7 @@ def _whole_image(words: list[str], own: set[str]) -> Iterator[tuple[str, str, in
     """(phrase, type, start, stop) of each expression for the whole image or for the looks of the class."""
     for i, word in enumerate(words):
         # "a tilted dark photo": what an adjective describes comes after its fellows
-        after = next(
-            (other for other in words[i + 1 :] if other not in w.ADJECTIVES and other not in w.COLORS), ""
-        )
+        after = next((other for other in words[i + 1 :] if other not in w.ADJECTIVES and other not in w.COLORS), "")
         describes_class = w.lemma(after) in own if after else False
         if word in w.COLORS:
             j = i + 1 + (after == "color")
@@ -91,13 +87,7 @@ def _whole_image(words: list[str], own: set[str]) -> Iterator[tuple[str, str, in
                 yield f"{word} color", "Colorization", i, i + 1
         elif word in w.WHOLE_IMAGE:
             kind, phrase = w.WHOLE_IMAGE[word]
-            if (
-                word not in w.ADJECTIVES
-                or not after
-                or after in w.STOP_WORDS
-                or after in w.TINTS
-                or describes_class
-            ):
+            if word not in w.ADJECTIVES or not after or after in w.STOP_WORDS or after in w.TINTS or describes_class:
                 yield phrase, kind, i, i + 1
 
 
@@ -149,9 +139,7 @@ class CaptionMiner:
         )
         self._counted: dict[str, tuple[int, _Counts]] = {}
 
-    def propose(
-        self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]
-    ) -> Proposals:
+    def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
         """Attributes of one class, the strongest association first; `score` is z."""
         mine = self._count(class_name, captions.get(class_name, ()))
         others = [self._count(name, texts) for name, texts in captions.items() if name != class_name]
@@ -171,9 +159,7 @@ class CaptionMiner:
         attributes = []
         for phrase in order:
             z, count, elsewhere = scored[phrase]
-            reason = (
-                f"in {count} of {mine.captions} captions of {class_name}, {elsewhere} of {n_others} others"
-            )
+            reason = f"in {count} of {mine.captions} captions of {class_name}, {elsewhere} of {n_others} others"
             attributes.append(Attribute(phrase, _type(phrase, [mine, *others]), reason, z))
         return Proposals(tuple(attributes))
 
@@ -220,9 +206,7 @@ def _type(phrase: str, counted: Sequence[_Counts]) -> str:
     return "Background" if places > company else "Co-occurring Objects"
 
 
-def caption_mining(
-    seed: int, cache: Path, *, most: int = 12, least_count: int = 3, z: float = 1.96
-) -> CaptionMiner:
+def caption_mining(seed: int, cache: Path, *, most: int = 12, least_count: int = 3, z: float = 1.96) -> CaptionMiner:
     """Attributes from captions alone, offline.
 
     Args:

@@ -22,14 +22,10 @@ class ListProposer:
 
     def __init__(self, by_class: dict[str, list[Attribute]], where: str) -> None:
         self.by_class, self.where = by_class, where
-        content = {
-            name: [(a.phrase, a.cue_type) for a in attributes] for name, attributes in by_class.items()
-        }
+        content = {name: [(a.phrase, a.cue_type) for a in attributes] for name, attributes in by_class.items()}
         self.fingerprint = of_options("list", content)
 
-    def propose(
-        self, class_name: str, classes: Sequence[str], captions: dict[str, Sequence[str]]
-    ) -> Proposals:
+    def propose(self, class_name: str, classes: Sequence[str], captions: dict[str, Sequence[str]]) -> Proposals:
         """The attributes written for the class, then those for every class, each once.
 
         Raises:
@@ -37,9 +33,7 @@ class ListProposer:
         """
         for name in self.by_class:
             if name != EVERY_CLASS and name not in classes:
-                raise UserError(
-                    f"{self.where}: there is no class '{name}' in the data. {nearest(name, classes)}"
-                )
+                raise UserError(f"{self.where}: there is no class '{name}' in the data. {nearest(name, classes)}")
         found: dict[str, Attribute] = {}
         for attribute in [*self.by_class.get(class_name, ()), *self.by_class.get(EVERY_CLASS, ())]:
             found.setdefault(attribute.phrase.lower(), attribute)
@@ -83,9 +77,7 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"The list of attributes {path} can't be read: {error.strerror or error}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"The list of attributes {path} can't be read: {' '.join(str(error).split())}."
-        ) from None
+        raise UserError(f"The list of attributes {path} can't be read: {' '.join(str(error).split())}.") from None
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [line for line in lines if line]
 

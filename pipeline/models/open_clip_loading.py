@@ -60,9 +60,7 @@ class ClipSource:
         # a local model is its content, so that moving the folder loses no cache
         where = LOCAL if self.name.startswith(LOCAL) else self.name
         tag = None if content else self.pretrained
-        return fingerprints.of_options(
-            "open_clip", {"from": [where, tag, content], "precision": self.precision}
-        )
+        return fingerprints.of_options("open_clip", {"from": [where, tag, content], "precision": self.precision})
 
     def load(self, device: str) -> LoadedClip:
         """The model on a device, with preprocessing and tokenizer; one copy a process while anyone holds it.
@@ -88,18 +86,14 @@ class ClipSource:
                 self.name, self.pretrained, precision=self.precision, device=device
             )
             tokenizer = open_clip.get_tokenizer(self.name)
-        except (
-            Exception
-        ) as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
+        except Exception as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
             reason = " ".join(str(error).split())[:300]
             hint = (
                 "Its files don't belong together or are damaged."
                 if self.name.startswith(LOCAL)
                 else "Without a network, give the path of a folder on this machine: name: local-dir:FOLDER"
             )
-            raise UserError(
-                f"The open_clip model {self._words()} can't be loaded: {reason} {hint}"
-            ) from error
+            raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {hint}") from error
         return LoadedClip(model.eval(), preprocess, tokenizer, device, self.precision)
 
     def _words(self) -> str:
@@ -169,10 +163,7 @@ class LoadedClip:
         import torch
 
         with torch.inference_mode():
-            parts = [
-                unit(self.model.encode_image(self.pixels(images[rows])))
-                for rows in chunks(len(images), batch)
-            ]
+            parts = [unit(self.model.encode_image(self.pixels(images[rows]))) for rows in chunks(len(images), batch)]
         return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
 
     def texts(self, texts: Sequence[str], batch: int = 256) -> Floats:
@@ -219,9 +210,7 @@ def check_templates(templates: Sequence[str], where: str) -> None:
         UserError: there is no template, or one that isn't so.
     """
     if not templates:
-        raise UserError(
-            f"{where}: the option 'templates' is empty. Give at least one, such as: a photo of a {{}}."
-        )
+        raise UserError(f"{where}: the option 'templates' is empty. Give at least one, such as: a photo of a {{}}.")
     for template in templates:
         if template.count("{") != 1 or template.count("}") != 1 or "{}" not in template:
             raise UserError(f"{where}: the template '{template}' must hold one {{}} where the words go.")
@@ -236,25 +225,17 @@ def _dtype(precision: Precision) -> Any:
 def _check_folder(folder: Path) -> None:
     config = folder / "open_clip_config.json"
     if not folder.is_dir():
-        raise UserError(
-            f"There is no model folder {folder}. Give one that holds open_clip_config.json and weights."
-        )
+        raise UserError(f"There is no model folder {folder}. Give one that holds open_clip_config.json and weights.")
     if not config.is_file():
-        raise UserError(
-            f"{folder} holds no open_clip_config.json, so it is no open_clip model. Give another folder."
-        )
+        raise UserError(f"{folder} holds no open_clip_config.json, so it is no open_clip model. Give another folder.")
     try:
         settings = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{config} is not JSON ({error}). Save the model again.") from None
     if not isinstance(settings, dict) or "model_cfg" not in settings:
-        raise UserError(
-            f"{config} has no 'model_cfg', so it is no open_clip configuration. Save the model again."
-        )
+        raise UserError(f"{config} has no 'model_cfg', so it is no open_clip configuration. Save the model again.")
     if not any(file.suffix in WEIGHTS for file in folder.iterdir()):
-        raise UserError(
-            f"{folder} holds no weights (such as open_clip_model.safetensors). Save the model again."
-        )
+        raise UserError(f"{folder} holds no weights (such as open_clip_model.safetensors). Save the model again.")
 
 
 def _check_name(name: str, pretrained: str | None) -> None:
@@ -272,9 +253,7 @@ def _check_name(name: str, pretrained: str | None) -> None:
         raise UserError(f"open_clip knows no model '{name}'. {nearest(name, open_clip.list_models())}")
     if not pretrained:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name.replace("/", "-"))) or "none known"
-        raise UserError(
-            f"The open_clip model '{name}' needs the option 'pretrained': a file or one of: {tags}."
-        )
+        raise UserError(f"The open_clip model '{name}' needs the option 'pretrained': a file or one of: {tags}.")
 
 
 def _check_tag(name: str, pretrained: str) -> None:
@@ -283,6 +262,4 @@ def _check_tag(name: str, pretrained: str) -> None:
     name = name.replace("/", "-")
     if not open_clip.get_pretrained_cfg(name, pretrained) and not Path(pretrained).is_file():
         hint = nearest(pretrained, open_clip.list_pretrained_tags_by_model(name))
-        raise UserError(
-            f"open_clip knows no weights '{pretrained}' for '{name}', and there is no such file. {hint}"
-        )
+        raise UserError(f"open_clip knows no weights '{pretrained}' for '{name}', and there is no such file. {hint}")

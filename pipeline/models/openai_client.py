@@ -212,9 +212,7 @@ class ChatClient:
 
         where = self.base_url or "the OpenAI API"
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return UserError(
-                f"propose: {where} refuses the key: check the environment variable {self.api_key_env}."
-            )
+            return UserError(f"propose: {where} refuses the key: check the environment variable {self.api_key_env}.")
         if isinstance(error, openai.APITimeoutError):
             return UserError(
                 f"propose: {where} gave no answer in {self.timeout:g} s: raise 'timeout', or try again later."
@@ -222,17 +220,13 @@ class ChatClient:
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
             return UserError(
-                f"propose: {where} can't be reached ({clean(str(cause))}): is the server running, "
-                "is 'base_url' right?"
+                f"propose: {where} can't be reached ({clean(str(cause))}): is the server running, is 'base_url' right?"
             )
         if isinstance(error, openai.NotFoundError):
-            return UserError(
-                f"propose: {where} doesn't know the model '{self.model}' (or 'base_url' lacks its '/v1')."
-            )
+            return UserError(f"propose: {where} doesn't know the model '{self.model}' (or 'base_url' lacks its '/v1').")
         if isinstance(error, openai.RateLimitError):
             return UserError(
-                f"propose: {where} allows no more calls now: wait, or check the account. "
-                "What is answered is kept."
+                f"propose: {where} allows no more calls now: wait, or check the account. What is answered is kept."
             )
         status = getattr(error, "status_code", None)
         said = "" if status is None else f" (status {status})"

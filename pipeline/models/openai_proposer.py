@@ -154,9 +154,7 @@ class OpenAIProposer:
         }
         self.fingerprint = of_options("openai_proposer", {**options, "temperature": client.temperature})
 
-    def propose(
-        self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]
-    ) -> Proposals:
+    def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
         """Attributes of one class in the model's order.
 
         `dropped` counts what could not be used: a refusal or an unreadable reply, an item of the wrong form.
@@ -168,9 +166,7 @@ class OpenAIProposer:
         """
         calls, tokens = self.client.calls, self.client.tokens
         repairs = 1
-        messages = listing_messages(
-            class_name, self._examples(class_name, captions.get(class_name, ())), self.most
-        )
+        messages = listing_messages(class_name, self._examples(class_name, captions.get(class_name, ())), self.most)
         reply, repairs = self._ask(messages, Listing, class_name, "list", repairs)
         candidates, dropped = read_listing(reply.data, class_name, self.most)
         dropped += reply.data is None

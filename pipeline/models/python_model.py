@@ -107,6 +107,4 @@ def _check(seam: str, factory: str, made: Any, methods: tuple[str, ...], attribu
             "See pipeline/models/protocols.py for what each must be."
         )
     if not (isinstance(made.fingerprint, str) and made.fingerprint):
-        raise UserError(
-            f"{seam}: the fingerprint of what {factory} returns must be a string that isn't empty."
-        )
+        raise UserError(f"{seam}: the fingerprint of what {factory} returns must be a string that isn't empty.")

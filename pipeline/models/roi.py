@@ -80,9 +80,7 @@ def stages_of(visual: Any) -> Stages:
     if isinstance(visual, TimmModel):
         trunk = timm_stages(visual.trunk)
         return Stages(trunk.dense, lambda regions: visual.head(trunk.pool(regions)))
-    raise UserError(
-        f"embed: RoIAlign isn't known for the image tower {type(visual).__name__}. Use regions: crops."
-    )
+    raise UserError(f"embed: RoIAlign isn't known for the image tower {type(visual).__name__}. Use regions: crops.")
 
 
 def timm_stages(trunk: Any) -> Stages:

@@ -53,26 +53,20 @@ def transformers_captioner(
         UserError: transformers isn't installed, or the folder isn't there or holds no model.
     """
     if importlib.util.find_spec("transformers") is None:
-        raise UserError(
-            "caption: the back end 'transformers' needs the package: pip install transformers torch"
-        )
+        raise UserError("caption: the back end 'transformers' needs the package: pip install transformers torch")
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserError(f"caption: {name} holds no config.json, so it is no transformers model.")
     elif folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise UserError(
-            f"caption: there is no model folder {name}. Give one, or a name on the hub (ORG/REPO)."
-        )
+        raise UserError(f"caption: there is no model folder {name}. Give one, or a name on the hub (ORG/REPO).")
     return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, batch)
 
 
 class TransformersCaptioner:
     """See :func:`transformers_captioner`."""
 
-    def __init__(
-        self, name: str, prompt: str, max_new_tokens: int, precision: str, device: str, batch: int
-    ) -> None:
+    def __init__(self, name: str, prompt: str, max_new_tokens: int, precision: str, device: str, batch: int) -> None:
         self._name, self._prompt, self._longest = name, prompt, max_new_tokens
         self._precision, self._device, self._batch = precision, device, batch
         options = {
@@ -92,9 +86,7 @@ class TransformersCaptioner:
             some = images[start : start + self._batch]
             inputs = self._inputs(some, [self._prompt] * len(some))
             with torch.inference_mode():
-                tokens = self._model.generate(
-                    **inputs, do_sample=False, num_beams=1, max_new_tokens=self._longest
-                )
+                tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._longest)
             # a decoder repeats what it was given before it goes on; an encoder-decoder doesn't
             given = inputs.get("input_ids")
             if given is not None and torch.equal(tokens[:, : given.shape[1]], given):
@@ -152,9 +144,7 @@ class TransformersCaptioner:
         from transformers import AutoModelForImageTextToText
 
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
-        model, info = self._from_pretrained(
-            AutoModelForImageTextToText, dtype=dtype, output_loading_info=True
-        )
+        model, info = self._from_pretrained(AutoModelForImageTextToText, dtype=dtype, output_loading_info=True)
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             first = sorted(info["missing_keys"])[0]
             raise UserError(

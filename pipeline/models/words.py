@@ -204,9 +204,7 @@ def names_class(phrase: str, class_name: str) -> bool:
     """
     mine = {lemma(word) for word in tokens(phrase)} - GRAMMAR
     own = {lemma(word) for word in tokens(class_name)} - GRAMMAR
-    joined = "".join(lemma(word) for word in tokens(phrase)) == "".join(
-        lemma(word) for word in tokens(class_name)
-    )
+    joined = "".join(lemma(word) for word in tokens(phrase)) == "".join(lemma(word) for word in tokens(class_name))
     return joined or bool(mine & own) or any(_is_head(a, b) or _is_head(b, a) for a in mine for b in own)
 
 
@@ -245,9 +243,7 @@ def whole_image_type(words: Sequence[str]) -> str | None:
     for word in described:
         if word in WHOLE_IMAGE and (word not in ADJECTIVES or len(described) == 1 or last in _ABSTRACT):
             return WHOLE_IMAGE[word][0]
-    return (
-        "Lighting and Shadows" if last in ("lighting", "illumination", "light") and len(words) > 1 else None
-    )
+    return "Lighting and Shadows" if last in ("lighting", "illumination", "light") and len(words) > 1 else None
 
 
 _ABSTRACT = _SECTIONS["abstract"]

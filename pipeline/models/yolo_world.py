@@ -159,9 +159,7 @@ class YoloWorld:
                     output = model(stacked.permute(0, 3, 1, 2).contiguous().float() / 255)
                     output = output[0] if isinstance(output, tuple) else output
                     for index, rows_of_image in zip(some, output.float().cpu(), strict=True):
-                        found[index] = self._select(
-                            rows_of_image, inputs[index].shape[:2], images[index].shape[:2]
-                        )
+                        found[index] = self._select(rows_of_image, inputs[index].shape[:2], images[index].shape[:2])
         return [detections for detections in found if detections is not None]
 
     @functools.cached_property

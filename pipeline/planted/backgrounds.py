@@ -40,14 +40,10 @@ def _disc(image: Canvas, x: float, y: float, r: float, color: Color) -> None:
 def _warped(texture: Tile, back: NDArray[np.float64], n: int) -> Canvas:
     """The texture through the affine map (2, 3) from canvas to texture pixels, mirrored at its edges."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpAffine(texture, back, (n, n), flags=flags, borderMode=cv2.BORDER_REFLECT), np.uint8
-    )
+    return np.asarray(cv2.warpAffine(texture, back, (n, n), flags=flags, borderMode=cv2.BORDER_REFLECT), np.uint8)
 
 
-def _flat(
-    name: str, rng: Rng, n: int, angle: float = 0.0, scale: tuple[float, float] = (0.75, 1.3)
-) -> Canvas:
+def _flat(name: str, rng: Rng, n: int, angle: float = 0.0, scale: tuple[float, float] = (0.75, 1.3)) -> Canvas:
     """A random crop of a texture seen from straight ahead (n, n, 3), turned by up to +-`angle` degrees."""
     texture = tile(name, n, int(rng.integers(3)))
     side = texture.shape[0]

@@ -54,9 +54,7 @@ OBJECTS: dict[str, Object] = {
         Object("umbrella", outdoors.umbrella, (*_BRIGHT, "black"), tilt=30),
         Object("ladder", outdoors.ladder, ("brown", "gray", "red", "orange", "blue"), tilt=20),
         Object("tree", nature.tree, ("green", "orange", "yellow", "red"), tilt=4),
-        Object(
-            "flower", nature.flower, ("red", "orange", "yellow", "blue", "purple", "pink", "white"), tilt=15
-        ),
+        Object("flower", nature.flower, ("red", "orange", "yellow", "blue", "purple", "pink", "white"), tilt=15),
         Object("mushroom", nature.mushroom, ("red", "brown", "orange", "white", "purple"), tilt=10),
         Object("cactus", nature.cactus, ("green",), tilt=6),
         Object("fish", nature.fish, _BRIGHT, tilt=20, grounded=False),

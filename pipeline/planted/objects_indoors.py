@@ -113,9 +113,7 @@ def hat(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     top = rng.uniform(-0.75, -0.55)
     pen.mirrored(((0, top + 0.08), (0.2, top), (0.5, top + 0.1), (0.56, 0.4), (0, 0.54)), color)
     band = contrast(color, GOLD, (60, 50, 60))
-    pen.poly(
-        ((-0.55, 0.12), (0.55, 0.12), (0.57, 0.4), (0.3, 0.48), (0, 0.51), (-0.3, 0.48), (-0.57, 0.4)), band
-    )
+    pen.poly(((-0.55, 0.12), (0.55, 0.12), (0.57, 0.4), (0.3, 0.48), (0, 0.51), (-0.3, 0.48), (-0.57, 0.4)), band)
 
 
 def book(pen: Pen, rng: np.random.Generator, color: Color) -> None:

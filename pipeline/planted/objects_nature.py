@@ -34,9 +34,7 @@ def flower(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     for k in range(n):
         a = turn + 360 * k / n
         c, s = float(np.cos(np.deg2rad(a))), float(np.sin(np.deg2rad(a)))
-        pen.ellipse(
-            0.36 * c, -0.4 + 0.36 * s, 0.28, 1.0 / n + 0.05, shade(color, 0.12 if k % 2 else -0.06), a
-        )
+        pen.ellipse(0.36 * c, -0.4 + 0.36 * s, 0.28, 1.0 / n + 0.05, shade(color, 0.12 if k % 2 else -0.06), a)
     middle = contrast(color, GOLD, (120, 74, 36))
     pen.circle(0, -0.4, 0.2, middle)
     pen.circle(-0.04, -0.44, 0.1, shade(middle, 0.3))
@@ -150,9 +148,7 @@ def butterfly(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     dark, spots = shade(color, -0.45), contrast(color, GOLD, PAPER)
     span = rng.uniform(0.82, 1.0)
     for s in (-span, span):
-        pen.blob(
-            ((s * 0.06, -0.1), (s * 0.4, -0.72), (s * 0.94, -0.8), (s * 0.98, -0.3), (s * 0.6, 0.04)), dark
-        )
+        pen.blob(((s * 0.06, -0.1), (s * 0.4, -0.72), (s * 0.94, -0.8), (s * 0.98, -0.3), (s * 0.6, 0.04)), dark)
         pen.blob(((s * 0.06, 0.0), (s * 0.6, 0.04), (s * 0.82, 0.4), (s * 0.5, 0.82), (s * 0.16, 0.5)), dark)
         pen.blob(
             ((s * 0.12, -0.12), (s * 0.42, -0.6), (s * 0.84, -0.68), (s * 0.86, -0.32), (s * 0.54, -0.04)),
@@ -191,9 +187,7 @@ def snail(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     pen.circle(-0.18, 0.0, 0.64, color)
     swirl = np.linspace(0, rng.uniform(4.2, 5.2) * np.pi, 36)
     r = 0.54 * (1 - swirl / (swirl[-1] * 1.12))
-    pen.line(
-        np.stack([-0.18 + r * np.cos(swirl + 0.6), r * np.sin(swirl + 0.6)], axis=1), shade(color, -0.45), 0.1
-    )
+    pen.line(np.stack([-0.18 + r * np.cos(swirl + 0.6), r * np.sin(swirl + 0.6)], axis=1), shade(color, -0.45), 0.1)
     pen.arc(-0.18, 0, 0.6, 0.6, 190, 280, shade(color, 0.4), 0.07)
 
 

@@ -55,9 +55,7 @@ def lighthouse(pen: Pen, rng: np.random.Generator, color: Color) -> None:
 
 def car(pen: Pen, rng: np.random.Generator, color: Color) -> None:
     roof = rng.uniform(-0.52, -0.42)
-    pen.blob(
-        ((-0.62, -0.02), (-0.42, roof), (0.1, roof - 0.03), (0.5, -0.02), (0, 0.12)), shade(color, -0.12)
-    )
+    pen.blob(((-0.62, -0.02), (-0.42, roof), (0.1, roof - 0.03), (0.5, -0.02), (0, 0.12)), shade(color, -0.12))
     pen.poly(((-0.5, -0.02), (-0.36, roof + 0.1), (-0.08, roof + 0.08), (-0.08, -0.02)), GLASS)
     pen.poly(((0, -0.02), (0, roof + 0.08), (0.12, roof + 0.1), (0.38, -0.02)), GLASS)
     pen.blob(

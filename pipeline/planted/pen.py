@@ -86,9 +86,7 @@ class Pen:
     def line(self, points: Points, color: Color, width: float, closed: bool = False) -> None:
         """A stroke with round ends, `width` in units, never thinner than a canvas pixel."""
         thickness = max(1, round(width * self.unit))
-        cv2.polylines(
-            self.canvas, [self._pixels(points)], closed, (*color, 255), thickness, cv2.LINE_AA, SHIFT
-        )
+        cv2.polylines(self.canvas, [self._pixels(points)], closed, (*color, 255), thickness, cv2.LINE_AA, SHIFT)
 
     def rect(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
         """A filled rectangle."""

@@ -264,9 +264,7 @@ def _grain(side: int) -> NDArray[np.float32]:
     return np.random.default_rng([side, 5]).standard_normal((side, side, 3), dtype=np.float32)
 
 
-def _seen(
-    ids: NDArray[np.uint8], own: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _seen(ids: NDArray[np.uint8], own: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Boxes (n, 4) and visible shares (n,) from the id map and each object's own number of pixels."""
     size = ids.shape[0]
     boxes, visible = np.zeros((len(own), 4)), np.zeros(len(own))

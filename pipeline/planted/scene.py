@@ -107,9 +107,7 @@ class Scene:
             overlays = tuple(Overlay(**overlay) for overlay in values.get("overlays", ()))
             return cls(**{**values, "objects": objects, "overlays": overlays})
         except TypeError as error:
-            raise UserError(
-                f"A scene's record doesn't fit: {error}. Write it again with Scene.to_dict."
-            ) from error
+            raise UserError(f"A scene's record doesn't fit: {error}. Write it again with Scene.to_dict.") from error
 
 
 def _known(what: str, name: str, names: Any) -> None:
@@ -152,9 +150,7 @@ def sample_scene(
     """
     if objects is None:
         count = int(rng.integers(n_objects[0], n_objects[1] + 1))
-        names = [
-            vocabulary[i] for i in rng.choice(len(vocabulary), min(count, len(vocabulary)), replace=False)
-        ]
+        names = [vocabulary[i] for i in rng.choice(len(vocabulary), min(count, len(vocabulary)), replace=False)]
     else:
         names = list(objects)
     if plain:
@@ -167,11 +163,7 @@ def sample_scene(
         zoom = float(rng.uniform(1.5, 1.9)) if odd[0] < 1 / 12 else 1.0
     small = not plain and sizes == (0.2, 0.5) and 1 / 12 <= odd[0] < 2 / 12
     if roll is None:
-        roll = (
-            float(rng.uniform(12, 28) * rng.choice((-1, 1)))
-            if odd[1] < 0.1
-            else float(rng.uniform(-2.5, 2.5))
-        )
+        roll = float(rng.uniform(12, 28) * rng.choice((-1, 1))) if odd[1] < 0.1 else float(rng.uniform(-2.5, 2.5))
     if blur is None:
         blur = float(rng.uniform(1.05, 1.6)) if odd[2] < 0.08 else float(rng.uniform(0, 0.3))
     if noise is None:

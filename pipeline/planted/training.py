@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 
-
 MINUTES = {"clip": 38.0, "detector": 12.0, "mllm": 30.0}
 """How long the shipped models were trained, on two cores."""
 

@@ -84,9 +84,7 @@ def assemble(
 
 
 def _worst_first(finding: Edit) -> tuple[bool, float, float, str, int]:
-    worst, worth = (
-        -math.inf if math.isnan(v) else v for v in (number(finding["harm_lower"]), number(finding["harm"]))
-    )
+    worst, worth = (-math.inf if math.isnan(v) else v for v in (number(finding["harm_lower"]), number(finding["harm"])))
     return finding["verdict"] != "confirmed", -worst, -worth, finding["class"], finding["rank"]
 
 
@@ -115,9 +113,7 @@ def effects_by_fill(experiments: Experiments) -> Rows:
         sign = -1.0 if direction == "removal" else 1.0
         by_fill: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for edit, placebo in pairs:
-            by_fill[edit["fill"]][edit["group"]].append(
-                sign * (bool(edit["hit_after"]) - bool(placebo["hit_after"]))
-            )
+            by_fill[edit["fill"]][edit["group"]].append(sign * (bool(edit["hit_after"]) - bool(placebo["hit_after"])))
         for fill, groups in sorted(by_fill.items()):
             means = [sum(values) / len(values) for values in groups.values()]
             estimate = sum(means) / len(means)
@@ -154,9 +150,7 @@ def _triples(
         if not order:
             break
         edit, placebo = order[round(quantile * (len(order) - 1))]
-        if any(triple.image_id == edit["image_id"] for triple in shown) or not gallery.thumb(
-            edit["image_id"]
-        ):
+        if any(triple.image_id == edit["image_id"] for triple in shown) or not gallery.thumb(edit["image_id"]):
             continue
         try:
             after, control = redo_edit(edit)

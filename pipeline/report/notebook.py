@@ -25,9 +25,7 @@ def findings_html(rows: Sequence[Mapping[str, Any]]) -> str:
     sides = {"class": "left", "cue": "left", "verdict": "left"}
     heads = [(name, sides.get(name, "right")) for name in (*sides, "removed", "inserted", "harm", "q")]
     head = "".join(f'<th scope="col" style="{_cell(side)}">{name}</th>' for name, side in heads)
-    body = "".join(
-        f'<tr title="{escape(sentences.sentence(row))}">{_row(row)}</tr>' for row in rows[:MAX_ROWS]
-    )
+    body = "".join(f'<tr title="{escape(sentences.sentence(row))}">{_row(row)}</tr>' for row in rows[:MAX_ROWS])
     rest = len(rows) - MAX_ROWS
     more = f"<p>and {rest:,} more</p>" if rest > 0 else ""
     return (

@@ -54,8 +54,7 @@ def class_cards(data: ReportData, views: list[FindingView]) -> list[ClassCard]:
     per_class = data.run.get("data", {}).get("per_class", {})
     order = list(dict.fromkeys([*data.run.get("classes", []), *(view.row["class"] for view in views)]))
     cards = [
-        _card(label, per_class.get(label), [view for view in views if view.row["class"] == label])
-        for label in order
+        _card(label, per_class.get(label), [view for view in views if view.row["class"] == label]) for label in order
     ]
     rank = {"leaning": 0, "undecided": 1, "clean": 2, "untested": 3}
     return sorted(cards, key=lambda card: (rank[card.state], -(card.first.sort["harm"] if card.first else 0)))
@@ -70,17 +69,11 @@ def _card(label: str, images: int | None, views: list[FindingView]) -> ClassCard
     confirmed = verdicts["confirmed"]
     undecided = sum(view.row["verdict"] == "inconclusive" for view in tested)
     worst = max(
-        (
-            number(view.row["smallest_effect"])
-            for view in tested
-            if math.isfinite(number(view.row["smallest_effect"]))
-        ),
+        (number(view.row["smallest_effect"]) for view in tested if math.isfinite(number(view.row["smallest_effect"]))),
         default=math.nan,
     )
     cues = f"{len(tested)} {'cue' if len(tested) == 1 else 'cues'}"
-    seen = (
-        f" An effect of {of_100(worst)} of 100 would have been seen in each." if math.isfinite(worst) else ""
-    )
+    seen = f" An effect of {of_100(worst)} of 100 would have been seen in each." if math.isfinite(worst) else ""
     if confirmed:
         state, headline = "leaning", f"Leans on {_listing([view.cue for view in confirmed])}"
         text = confirmed[0].sentence
@@ -132,9 +125,7 @@ def matrix_of(views: list[FindingView], cards: list[ClassCard]) -> Matrix:
     weight: dict[str, tuple[bool, float]] = {}
     for view in tested:
         size = max(worst_last(view.row["removal_effect"]), worst_last(view.row["insertion_effect"]))
-        weight[view.cue] = max(
-            weight.get(view.cue, (False, -9.0)), (view.row["verdict"] == "confirmed", size)
-        )
+        weight[view.cue] = max(weight.get(view.cue, (False, -9.0)), (view.row["verdict"] == "confirmed", size))
     ranked = sorted(weight, key=lambda cue: (not weight[cue][0], -weight[cue][1], cue))
     cues = tuple(ranked[:MATRIX_COLUMNS])
     cells: dict[tuple[str, str], Cell] = {}
@@ -167,9 +158,7 @@ def summary(data: ReportData, cards: list[ClassCard], views: list[FindingView]) 
     if confirmed:
         leaning = len(by_state["leaning"])
         where = f"in {leaning} {_s(leaning, 'class', 'classes')}"
-        parts.append(
-            f"The model leans on {len(confirmed)} {_s(len(confirmed), 'cue')} that it should not, {where}."
-        )
+        parts.append(f"The model leans on {len(confirmed)} {_s(len(confirmed), 'cue')} that it should not, {where}.")
         parts.append(f"Worst: {confirmed[0].sentence}")
     elif tested:
         parts.append("No cue was confirmed.")
@@ -197,9 +186,7 @@ def _listing_classes(cards: list[ClassCard]) -> str:
 def untested_groups(data: ReportData) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
     """What was not tested, by reason: the reason, how many experiments, and the cues of each class."""
     cues = {row["cue_id"]: sentences.words(row["name"]) for row in data.cues}
-    grouped: dict[str, dict[str, dict[str, list[str]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
+    grouped: dict[str, dict[str, dict[str, list[str]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in data.untested:
         cue = cues.get(row["cue_id"]) or str(row["cue_id"])
         grouped[row["reason"]][sentences.words(row["label"])][cue].append(row["direction"] or "")

@@ -72,9 +72,7 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["share"] = lambda score: sentences.decimal(score)
-    environment.filters["width"] = lambda score: (
-        f"{100 * min(max(score, 0.0), 1.0) if math.isfinite(score) else 0:.1f}"
-    )
+    environment.filters["width"] = lambda score: f"{100 * min(max(score, 0.0), 1.0) if math.isfinite(score) else 0:.1f}"
     templates = files("pipeline.report") / "templates"
     style, script = ((templates / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     page = _page(data, style, script)
@@ -137,8 +135,7 @@ def _pictures(data: ReportData) -> tuple[dict[str, str], Markup]:
     """Each picture once: data URI to key, and key to data URI as JSON that is safe in a script element."""
     uris = [*data.thumbs.values(), *(uri for t in data.triples for uri in (t.before, t.after, t.placebo))]
     keys = {
-        uri: f"p{i}"
-        for i, uri in enumerate(dict.fromkeys(uri for uri in uris if uri.startswith(PICTURE_PREFIXES)))
+        uri: f"p{i}" for i, uri in enumerate(dict.fromkeys(uri for uri in uris if uri.startswith(PICTURE_PREFIXES)))
     }
     text = json.dumps({key: uri for uri, key in keys.items()}, separators=(",", ":"))
     return keys, Markup(text.replace("<", "\\u003c"))
@@ -147,11 +144,7 @@ def _pictures(data: ReportData) -> tuple[dict[str, str], Markup]:
 def _short(place: str) -> str:
     """The telling end of a path or model name: `local-dir:/a/data/demo/model` as `demo/model`."""
     parts = PurePosixPath(place.removeprefix("local-dir:").replace("\\", "/")).parts
-    return (
-        "/".join(part for part in parts[-2:] if part != "/")
-        if len(parts) > 1 and "://" not in place
-        else place
-    )
+    return "/".join(part for part in parts[-2:] if part != "/") if len(parts) > 1 and "://" not in place else place
 
 
 def _stages(run: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -172,6 +165,4 @@ def _costs(costs: dict[str, Any]) -> str:
     calls, tokens, dollars = costs.get("calls") or 0, costs.get("tokens") or 0, costs.get("usd")
     if not calls:
         return "none"
-    return f"{calls:,} with {tokens:,} tokens" + (
-        f", {dollars:.2f} US dollars" if dollars is not None else ""
-    )
+    return f"{calls:,} with {tokens:,} tokens" + (f", {dollars:.2f} US dollars" if dollars is not None else "")

@@ -36,9 +36,7 @@ def print_findings(console: Console, run: Mapping[str, Any], findings: Sequence[
         console.print(_table(shown, narrow=console.width < NARROW))
         if len(shown) < len(findings):
             rest = len(findings) - len(shown)
-            console.print(
-                Text(f"{rest} more {'finding is' if rest == 1 else 'findings are'} in the report.", "dim")
-            )
+            console.print(Text(f"{rest} more {'finding is' if rest == 1 else 'findings are'} in the report.", "dim"))
     else:
         console.print("No cue was put to the test; the report says why.")
     console.print()
@@ -90,9 +88,7 @@ def _span(row: Row, name: str) -> str:
 def _line(label: str, rows: Sequence[Row]) -> Text:
     """`boat: leans on buoy, sea` or what else is known of the class."""
     text = Text(f"{sentences.words(label)}: ", "bold")
-    confirmed = [
-        sentences.words(row["cue"]) for row in sorted(rows, key=worst_first) if row["verdict"] == "confirmed"
-    ]
+    confirmed = [sentences.words(row["cue"]) for row in sorted(rows, key=worst_first) if row["verdict"] == "confirmed"]
     tested = [row for row in rows if _tested(row)]
     undecided = sum(row["verdict"] == "inconclusive" for row in tested)
     if confirmed:

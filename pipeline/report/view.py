@@ -105,9 +105,7 @@ def _finding(
             "insertion": worst_last(row["insertion_effect"]),
             "q": -worst_last(-number(row["q"])),
         },
-        search=" ".join(
-            [cue, label, row["cue_type"] or "", row["verdict"], row["kind"], row["source"] or ""]
-        ).lower(),
+        search=" ".join([cue, label, row["cue_type"] or "", row["verdict"], row["kind"], row["source"] or ""]).lower(),
     )
 
 
@@ -142,11 +140,7 @@ def facts(row: Row) -> Iterable[tuple[str, str, str]]:
     def span(name: str, digits: int = 0) -> str:
         value, low, high = (number(row[name + end]) for end in ("", "_lower", "_upper"))
         if digits:
-            bounds = (
-                f" ({sentences.decimal(low)} to {sentences.decimal(high)})"
-                if math.isfinite(low + high)
-                else ""
-            )
+            bounds = f" ({sentences.decimal(low)} to {sentences.decimal(high)})" if math.isfinite(low + high) else ""
             return sentences.decimal(value) + bounds
         return f"{of_100(value, True)} {sentences.interval(low, high)}".strip()
 

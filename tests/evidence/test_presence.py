@@ -40,3 +40,27 @@ def test_phi_is_a_correlation() -> None:
     expected = np.corrcoef(present[:, :3].T.astype(float))
     np.testing.assert_allclose(phi(present)[:3, :3], expected)
     assert (phi(present)[3] == 0).all()
+
+
+def test_the_upper_cut_finds_the_pictures_with_more() -> None:
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.normal(-0.5, 0.05, 30), rng.normal(0, 0.08, 200), rng.normal(0.45, 0.06, 40)])
+    assert 0.15 < upper_of_two_cuts(scores) < 0.42
+
+
+def test_few_distinct_scores_are_cut_once() -> None:
+    assert upper_of_two_cuts(np.array([0.0, 0.0, 1.0])) == otsu(np.array([0.0, 0.0, 1.0]))
+
+
+def test_a_box_that_another_name_explains_much_better_is_not_ours() -> None:
+    rows = [("i", "sailboat", 0.3, [0.1, 0.1, 0.3, 0.3]), ("i", "buoy", 0.9, [0.1, 0.1, 0.3, 0.32])]
+    rows += [("i", "boat", 0.8, [0.5, 0.5, 0.9, 0.9]), ("i", "sailboat", 0.9, [0.5, 0.5, 0.9, 0.9])]
+    rows += [("j", "sailboat", 0.3, [0.1, 0.1, 0.3, 0.3])]
+    names = ("image_id", "phrase", "score", "box")
+    kept = undisputed(table("detections", [dict(zip(names, row, strict=True)) for row in rows])).to_pylist()
+    assert [(row["image_id"], row["phrase"]) for row in kept] == [
+        ("i", "buoy"),
+        ("i", "boat"),
+        ("i", "sailboat"),
+        ("j", "sailboat"),
+    ]

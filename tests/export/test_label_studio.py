@@ -48,19 +48,14 @@ def audit(
             for i, key in enumerate(ids)
         ],
         presence=[
-            {"image_id": key, "cue_id": "buoy", "score": 0.9 - i / 10, "present": i < 3}
-            for i, key in enumerate(ids)
+            {"image_id": key, "cue_id": "buoy", "score": 0.9 - i / 10, "present": i < 3} for i, key in enumerate(ids)
         ],
     )
 
 
-def written(
-    tmp_path: Path, data: ExportData, **options: Any
-) -> tuple[list[dict[str, Any]], ElementTree.Element]:
+def written(tmp_path: Path, data: ExportData, **options: Any) -> tuple[list[dict[str, Any]], ElementTree.Element]:
     *tasks, config = export_label_studio(data, tmp_path / "out.json", **options)
-    return [task for path in tasks for task in json.loads(path.read_text("utf-8"))], ElementTree.parse(
-        config
-    ).getroot()
+    return [task for path in tasks for task in json.loads(path.read_text("utf-8"))], ElementTree.parse(config).getroot()
 
 
 def check(tasks: list[dict[str, Any]], config: ElementTree.Element) -> None:
@@ -120,9 +115,7 @@ def test_labelers_see_images_with_and_without_the_cue(tmp_path: Path) -> None:
 def test_the_verdict_is_chosen_beforehand_only_when_asked(tmp_path: Path, preset: bool) -> None:
     tasks, config = written(tmp_path, audit(str(tmp_path / "set")), preset_verdict=preset)
     check(tasks, config)
-    chosen = [
-        p["value"]["choices"] for t in tasks for p in t["predictions"][0]["result"] if p["type"] == "choices"
-    ]
+    chosen = [p["value"]["choices"] for t in tasks for p in t["predictions"][0]["result"] if p["type"] == "choices"]
     assert chosen == ([["spurious"]] * 6 if preset else [])
     assert [choice.get("value") for choice in config.iter("Choice")] == list(CHOICES)
 
@@ -232,9 +225,7 @@ def test_any_name_gives_valid_files(tmp_path_factory: pytest.TempPathFactory, cu
     assert tasks[0]["data"]["cue"] == cue and tasks[0]["data"]["class"] == label
 
 
-@pytest.mark.parametrize(
-    "cue", ['"/><Choices name="x"/>', "$image", "a\x00b\x0bc", "&lt;", "  ", "tab\tline\nbreak"]
-)
+@pytest.mark.parametrize("cue", ['"/><Choices name="x"/>', "$image", "a\x00b\x0bc", "&lt;", "  ", "tab\tline\nbreak"])
 def test_hostile_cues_stay_one_label(cue: str) -> None:
     config = ElementTree.fromstring(labeling_config([finding(cue=cue)]))
     (label,) = config.iter("Label")
@@ -248,9 +239,7 @@ def test_a_cue_of_two_findings_is_one_label() -> None:
 
 
 def test_the_options_are_known_to_the_registry() -> None:
-    checked = registry.check_options(
-        "export", "label-studio", {"preset_verdict": True, "least_verdict": "core"}
-    )
+    checked = registry.check_options("export", "label-studio", {"preset_verdict": True, "least_verdict": "core"})
     assert checked["preset_verdict"] is True and checked["batch"] == 5000
     with pytest.raises(UserError, match="least_verdict"):
         registry.check_options("export", "label-studio", {"least_verdict": "all"})

@@ -45,9 +45,7 @@ def test_order_of_labels_changes_nothing(seed, order):
     plain = observed_gaps(presence, labels, predictions, n_classes)
     renamed = observed_gaps(presence, order[labels], order[predictions], n_classes)
     np.testing.assert_allclose(renamed.hallucination.lower[order], plain.hallucination.lower)
-    np.testing.assert_allclose(
-        association(renamed.counts).estimate[order], association(plain.counts).estimate
-    )
+    np.testing.assert_allclose(association(renamed.counts).estimate[order], association(plain.counts).estimate)
 
 
 def test_duplicated_images_change_nothing_when_grouped():

@@ -16,14 +16,10 @@ def world(seed=0, n=600, n_classes=2, d=6):
     return embeddings, labels, np.eye(n_classes)[predicted], odd & (labels == 1)
 
 
-@pytest.mark.parametrize(
-    ("n_classes", "n_components"), [(2, 25), (3, 8)]
-)  # more components than cells, and fewer
+@pytest.mark.parametrize(("n_classes", "n_components"), [(2, 25), (3, 8)])  # more components than cells, and fewer
 def test_the_planted_errors_are_the_first_slice(n_classes, n_components):
     embeddings, labels, probabilities, planted = world(n_classes=n_classes)
-    slices = find_slices(
-        embeddings, labels, probabilities, np.random.default_rng(0), n_components=n_components
-    )
+    slices = find_slices(embeddings, labels, probabilities, np.random.default_rng(0), n_components=n_components)
     inside = slices.membership[:, 0] > 0.5
     assert slices.error[0] > 0.9
     assert inside.any() and planted[inside].mean() > 0.9
@@ -48,9 +44,7 @@ def test_classes_renamed_give_the_same_slices():
     embeddings, labels, probabilities, _ = world(3)
     converge = {"tolerance": 1e-10, "max_iterations": 3000}
     flipped = (embeddings, 1 - labels, probabilities[:, ::-1])
-    plain = find_slices(
-        embeddings, labels, probabilities, np.random.default_rng(0), n_components=4, **converge
-    )
+    plain = find_slices(embeddings, labels, probabilities, np.random.default_rng(0), n_components=4, **converge)
     renamed = find_slices(*flipped, np.random.default_rng(0), n_components=4, **converge)
     np.testing.assert_allclose(plain.membership[:, 0], renamed.membership[:, 0], atol=1e-3)
     np.testing.assert_allclose(plain.label_shares[0], renamed.label_shares[0, ::-1], atol=1e-3)

@@ -40,9 +40,7 @@ def test_what_edit_and_placebo_share_cancels(shift, seed):
     moved = paired_effect(
         edited + shift, placebo + shift, np.ones(15), range(15), rng(), n_resamples=200, n_permutations=99
     )
-    assert (moved.estimate, moved.lower, moved.p) == pytest.approx(
-        (plain.estimate, plain.lower, plain.p), abs=1e-9
-    )
+    assert (moved.estimate, moved.lower, moved.p) == pytest.approx((plain.estimate, plain.lower, plain.p), abs=1e-9)
     assert plain.lower <= plain.estimate <= plain.upper
 
 
@@ -74,12 +72,7 @@ def test_intervals_cover_an_effect_over_fills_drawn_at_random():
     draws = rng(8)
     covered = []
     for _ in range(300):
-        pairs = (
-            0.3
-            + 0.1 * draws.normal(size=4)
-            + 0.3 * draws.normal(size=(40, 1))
-            + 0.1 * draws.normal(size=(40, 4))
-        )
+        pairs = 0.3 + 0.1 * draws.normal(size=4) + 0.3 * draws.normal(size=(40, 1)) + 0.1 * draws.normal(size=(40, 4))
         effect = paired_effect(
             -pairs, np.zeros((40, 4)), np.zeros(40), range(40), draws, n_resamples=400, n_permutations=9
         )
@@ -89,10 +82,7 @@ def test_intervals_cover_an_effect_over_fills_drawn_at_random():
 
 def test_nothing_measured():
     empty = paired_effect(np.full((4, 2), np.nan), np.zeros((4, 2)), np.zeros(4), range(4), rng())
-    assert (
-        empty.n == 0
-        and np.isnan([empty.estimate, empty.lower, empty.p, empty.smallest, empty.fill_spread]).all()
-    )
+    assert empty.n == 0 and np.isnan([empty.estimate, empty.lower, empty.p, empty.smallest, empty.fill_spread]).all()
     none = paired_effect(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), [], rng())
     assert none.n == 0
 
@@ -139,10 +129,6 @@ def test_p_under_the_null_keeps_its_level():
     p = []
     for _ in range(400):
         edited, placebo = draws.normal(size=(2, 15, 2))
-        p.append(
-            paired_effect(
-                edited, placebo, np.zeros(15), range(15), draws, n_resamples=20, n_permutations=199
-            ).p
-        )
+        p.append(paired_effect(edited, placebo, np.zeros(15), range(15), draws, n_resamples=20, n_permutations=199).p)
     assert np.mean(np.array(p) <= 0.05) <= 0.08
     assert 0.44 < np.mean(p) < 0.56

@@ -117,9 +117,7 @@ def test_gap_and_influence_follow_the_paper(seed):
 def test_images_of_one_region_have_no_influence():
     gaps = np.array([[-0.5]])
     assert ravl.influence([0], [0], [[0.1, 0.9]], [0], [1], np.array([[-0.5, 0.0]])) == [-np.inf]
-    assert ravl.influence([0, 0], [0, 0], [[0.9], [0.1]], [0], [0], gaps) == [
-        -np.inf
-    ]  # right, so not counted
+    assert ravl.influence([0, 0], [0, 0], [[0.9], [0.1]], [0], [0], gaps) == [-np.inf]  # right, so not counted
 
 
 def test_imbalance_alone_gives_no_gap():
@@ -179,7 +177,4 @@ def test_best_clustering_finds_the_number_of_groups():
     truth = np.repeat(np.arange(4), 20)
     embeddings = np.eye(4)[truth] + 0.1 * rng.normal(size=(80, 4))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    assert (
-        ravl.best_clustering(embeddings, [np.zeros(80), truth // 2, truth, truth * 2 + np.arange(80) % 2])
-        == 2
-    )
+    assert ravl.best_clustering(embeddings, [np.zeros(80), truth // 2, truth, truth * 2 + np.arange(80) % 2]) == 2

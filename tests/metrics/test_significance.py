@@ -25,14 +25,8 @@ values = st.lists(st.integers(-4, 4), min_size=1, max_size=8)
 def test_sign_flip_is_exact_for_few_images(effects, alternative):
     effects = 0.1 * np.array(effects)  # tenths don't sum exactly: ties must still count
     sums = [np.dot(signs, effects) for signs in product((-1, 1), repeat=len(effects))]
-    far = (
-        np.abs(sums) >= abs(effects.sum()) - 1e-9
-        if alternative == "two-sided"
-        else sums >= effects.sum() - 1e-9
-    )
-    assert sign_flip(effects, np.random.default_rng(0), alternative=alternative) == pytest.approx(
-        np.mean(far)
-    )
+    far = np.abs(sums) >= abs(effects.sum()) - 1e-9 if alternative == "two-sided" else sums >= effects.sum() - 1e-9
+    assert sign_flip(effects, np.random.default_rng(0), alternative=alternative) == pytest.approx(np.mean(far))
 
 
 def test_sign_flip_monte_carlo_agrees_with_the_exact_binomial():
@@ -71,9 +65,7 @@ def test_permutation_gap_matches_full_enumeration():
     gap = outcome[presence].mean() - outcome[~presence].mean()
     every = [np.mean(o[presence]) - np.mean(o[~presence]) for o in map(np.array, permutations(outcome))]
     exact = np.mean(np.array(every) >= gap - 1e-9)
-    assert permutation_gap(outcome, presence, np.random.default_rng(0), 20_000) == pytest.approx(
-        exact, abs=0.015
-    )
+    assert permutation_gap(outcome, presence, np.random.default_rng(0), 20_000) == pytest.approx(exact, abs=0.015)
     assert np.isnan(permutation_gap(outcome, np.ones(6, bool), np.random.default_rng(0), 9))
 
 
@@ -117,15 +109,11 @@ def test_cochran_mantel_haenszel_sees_through_a_confounder():
 
 def test_cochran_mantel_haenszel_skips_empty_strata():
     stratum, empty, lone = [[5, 3], [2, 7]], [[0, 0], [0, 0]], [[1, 0], [0, 0]]
-    np.testing.assert_allclose(
-        cochran_mantel_haenszel([stratum, empty, lone]), cochran_mantel_haenszel([stratum])
-    )
+    np.testing.assert_allclose(cochran_mantel_haenszel([stratum, empty, lone]), cochran_mantel_haenszel([stratum]))
     assert np.isnan(cochran_mantel_haenszel([empty]).p)
 
 
-@given(
-    st.lists(st.floats(0, 1), min_size=1, max_size=20), st.sampled_from([("bh", "fdr_bh"), ("by", "fdr_by")])
-)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.sampled_from([("bh", "fdr_bh"), ("by", "fdr_by")]))
 def test_false_discovery_agrees_with_statsmodels_and_passes_nan_through(p, methods):
     ours, theirs = methods
     gapped = np.insert(np.array(p), len(p) // 2, np.nan)

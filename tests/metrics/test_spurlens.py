@@ -123,9 +123,7 @@ def test_all_pairs_at_once_equal_one_at_a_time(seed, k):
 
 
 # Random orderings of the authors' notebooks (K = 50, 3 prompts): sd 4.0 points in PA, 7.1 in HR
-@pytest.mark.parametrize(
-    ("n", "sd", "best"), [(25, 4.0, 7.9), (25, 7.1, 13.9), (64, 4.0, 9.5), (64, 7.1, 16.6)]
-)
+@pytest.mark.parametrize(("n", "sd", "best"), [(25, 4.0, 7.9), (25, 7.1, 13.9), (64, 4.0, 9.5), (64, 7.1, 16.6)])
 def test_winners_curse(n, sd, best):
     assert spurlens.expected_best_of(n, sd) == pytest.approx(best, abs=0.15)
 

@@ -61,9 +61,7 @@ def test_clip_score_by_hand():
     keywords = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
     scores = b2t.clip_score(images, keywords, [True, True, False, False])
     np.testing.assert_allclose(scores, [1.0, -1.0, 0.0], atol=1e-12)
-    np.testing.assert_allclose(
-        b2t.clip_score(images, keywords, [False, False, True, True]), -scores, atol=1e-12
-    )
+    np.testing.assert_allclose(b2t.clip_score(images, keywords, [False, False, True, True]), -scores, atol=1e-12)
 
 
 @pytest.mark.parametrize("wrong", [[True, True], [False, False]])

@@ -53,9 +53,7 @@ VISION: dict[str, dict[str, Any]] = {
 }
 
 
-def save_clip(
-    folder: Path, tower: str = "resnet", *, seed: int = 0, width: int = 64, **preprocess: Any
-) -> str:
+def save_clip(folder: Path, tower: str = "resnet", *, seed: int = 0, width: int = 64, **preprocess: Any) -> str:
     """An untrained open_clip model in `folder`; returns its name for open_clip."""
     import open_clip
     import torch
@@ -63,16 +61,12 @@ def save_clip(
 
     folder.mkdir(parents=True, exist_ok=True)
     model_cfg = {"embed_dim": width, "vision_cfg": VISION[tower], "text_cfg": TEXT}
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess})
-    )
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess}))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = open_clip.create_model(f"local-dir:{folder}")
         for name, parameter in model.named_parameters():
-            if name.endswith(
-                "bn3.weight"
-            ):  # zero at birth: the blocks of an untrained ResNet would do nothing
+            if name.endswith("bn3.weight"):  # zero at birth: the blocks of an untrained ResNet would do nothing
                 torch.nn.init.ones_(parameter)
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")

@@ -156,12 +156,7 @@ def biased_captions(style: str, n: int = 60) -> dict[str, list[str]]:
             color = str(rng.choice(["red", "blue", "green"]))
             if style == "plain":
                 text = f"A photo of a {color} {label} and a {light} {place}"
-                text += (
-                    ", with a watermark" * mark
-                    + (" and" * mark or ", with") * tint
-                    + " a red tint" * tint
-                    + "."
-                )
+                text += ", with a watermark" * mark + (" and" * mark or ", with") * tint + " a red tint" * tint + "."
             else:
                 text = f"The image shows a {color} {label} {place}. Next to it, there are two {light}s."
                 text += " The picture has a red color cast." * tint + " A large watermark is visible." * mark
@@ -187,8 +182,7 @@ def test_the_planted_cues_come_first_with_their_types(style: str) -> None:
         assert not any(words.names_class(a.phrase, name) for a in attributes)
     assert first["sailboat"][0].reason.endswith(" of 180 others")
     assert (
-        first["sailboat"][0].reason.startswith("in ")
-        and " of 60 captions of sailboat, " in first["sailboat"][0].reason
+        first["sailboat"][0].reason.startswith("in ") and " of 60 captions of sailboat, " in first["sailboat"][0].reason
     )
 
 
@@ -203,9 +197,7 @@ def test_other_classes_are_attributes_too() -> None:
 
 def test_only_positive_associations_and_limits() -> None:
     captions = biased_captions("plain")
-    assert (
-        names(mine(captions, "barn", caption_mining(0, UNUSED, most=1))) == names(mine(captions, "barn"))[:1]
-    )
+    assert names(mine(captions, "barn", caption_mining(0, UNUSED, most=1))) == names(mine(captions, "barn"))[:1]
     assert names(mine(captions, "barn", caption_mining(0, UNUSED, z=1000.0))) == []
     assert names(mine(captions, "barn", caption_mining(0, UNUSED, least_count=60))) == []
     assert "lighthouse" not in names(mine(captions, "barn"))
@@ -229,14 +221,10 @@ def test_colour_variants_of_a_thing_are_one() -> None:
         "dog": ["a dog and a red car"] * 4 + ["a dog and a blue car"] * 4 + ["a dog and two cars"] * 4,
         "cat": ["a cat"] * 30,
     }
-    assert [a.reason for a in mine(captions, "dog").attributes] == [
-        "in 12 of 12 captions of dog, 0 of 30 others"
-    ]
+    assert [a.reason for a in mine(captions, "dog").attributes] == ["in 12 of 12 captions of dog, 0 of 30 others"]
 
 
-@pytest.mark.parametrize(
-    "captions", [{}, {"dog": []}, {"dog": ["a dog and a ball"] * 9}, {"cat": ["a cat"] * 9}]
-)
+@pytest.mark.parametrize("captions", [{}, {"dog": []}, {"dog": ["a dog and a ball"] * 9}, {"cat": ["a cat"] * 9}])
 def test_without_a_contrast_there_are_no_attributes(captions: dict[str, list[str]]) -> None:
     assert mine(captions, "dog") == Proposals(())
 

@@ -172,9 +172,7 @@ def test_a_chat_model_is_asked_the_prompt_and_only_its_answer_returned(llava, pi
         images=[Image.fromarray(image)], text="USER: <image> Describe the image. ANSWER:", return_tensors="pt"
     )
     with torch.no_grad():
-        tokens = model.eval().generate(**asked, do_sample=False, max_new_tokens=8)[
-            0, asked["input_ids"].shape[1] :
-        ]
+        tokens = model.eval().generate(**asked, do_sample=False, max_new_tokens=8)[0, asked["input_ids"].shape[1] :]
     expected = processor.decode(tokens, skip_special_tokens=True)
     assert make(llava).captions([image]) == [" ".join(expected.split())]
     assert "USER" not in expected

@@ -141,9 +141,7 @@ def test_nothing_in_nothing_out(clip, pictures):
 
 @pytest.fixture(scope="module")
 def both(clip):
-    return [
-        open_clip_encoder("cpu", name=clip("vit_mean"), regions=regions) for regions in ("roi_align", "crops")
-    ]
+    return [open_clip_encoder("cpu", name=clip("vit_mean"), regions=regions) for regions in ("roi_align", "crops")]
 
 
 @settings(max_examples=30, deadline=None)
@@ -160,9 +158,7 @@ def test_any_box_gives_a_unit_row(both, box, way):
 def test_regions_in_bf16_are_near_those_in_fp32(clip, pictures, tower):
     images, boxes = pictures(2, 64, 64), [np.array([[0.1, 0.2, 0.7, 0.9], [0, 0, 1, 1]])] * 2
     exact = np.concatenate(open_clip_encoder("cpu", name=clip(tower)).regions(images, boxes))
-    rough = np.concatenate(
-        open_clip_encoder("cpu", name=clip(tower), precision="bf16").regions(images, boxes)
-    )
+    rough = np.concatenate(open_clip_encoder("cpu", name=clip(tower), precision="bf16").regions(images, boxes))
     assert rough.dtype == np.float32 and ((exact * rough).sum(axis=1) > 0.99).all()
 
 

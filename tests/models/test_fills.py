@@ -21,18 +21,14 @@ each_fill = pytest.mark.parametrize("fill", FILLS, ids=lambda f: f.__name__)
 def picture_and_mask(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     longest = draw(st.sampled_from([3, 24, 24, 300]))  # 300: beyond the working size
     height, width = draw(st.integers(1, 24 if longest < 100 else 2)), draw(st.integers(1, longest))
-    image = np.random.default_rng(draw(st.integers(0, 999))).integers(
-        0, 256, (height, width, 3), dtype=np.uint8
-    )
+    image = np.random.default_rng(draw(st.integers(0, 999))).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return image, draw(arrays(bool, (height, width)))
 
 
 @each_fill
 @settings(max_examples=40, deadline=None)
 @given(case=picture_and_mask(), seed=st.integers(0, 9))
-def test_only_the_mask_changes_and_what_was_under_it_has_no_say(
-    fill: Callable, case: tuple, seed: int
-) -> None:
+def test_only_the_mask_changes_and_what_was_under_it_has_no_say(fill: Callable, case: tuple, seed: int) -> None:
     image, mask = case
     before = image.copy()
     filled = fill(image, mask, np.random.default_rng(seed))

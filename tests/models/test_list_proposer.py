@@ -53,9 +53,7 @@ def test_files(tmp_path: Path) -> None:
 def test_the_fingerprint_is_the_content_and_not_the_path(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("leash\n")
     (tmp_path / "b.txt").write_text("# other\nleash")
-    prints = [
-        list_proposer(0, tmp_path, path=str(tmp_path / name)).fingerprint for name in ("a.txt", "b.txt")
-    ]
+    prints = [list_proposer(0, tmp_path, path=str(tmp_path / name)).fingerprint for name in ("a.txt", "b.txt")]
     assert prints[0] == prints[1] != list_proposer(0, tmp_path, attributes=["ball"]).fingerprint
 
 

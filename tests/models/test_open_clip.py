@@ -47,9 +47,7 @@ def test_pixels_equal_the_models_own_preprocessing(clip, pictures, mode, size):
     import torch
     from PIL import Image
 
-    name = clip(
-        "resnet", resize_mode=mode, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], interpolation="bilinear"
-    )
+    name = clip("resnet", resize_mode=mode, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], interpolation="bilinear")
     loaded = ClipSource(name).load("cpu")
     images = pictures(2, *size)
     expected = torch.stack([loaded.preprocess(Image.fromarray(image)) for image in images])
@@ -172,9 +170,7 @@ def test_damaged_weights_are_said_plainly(clip, tmp_path):
     shutil.copytree(clip("resnet").removeprefix("local-dir:"), folder)
     (folder / "open_clip_model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UserError, match="can't be loaded"):
-        open_clip_classifier(CLASSES, "cpu", name=f"local-dir:{folder}").logits(
-            [np.zeros((8, 8, 3), np.uint8)]
-        )
+        open_clip_classifier(CLASSES, "cpu", name=f"local-dir:{folder}").logits([np.zeros((8, 8, 3), np.uint8)])
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])

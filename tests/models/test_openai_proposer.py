@@ -145,14 +145,10 @@ def test_two_structured_calls_list_and_filter(server: Server, make: Callable) ->
     ]
     assert (proposals.calls, proposals.tokens, proposals.dropped) == (2, 240, 0)
     schema = server.requests[0]["response_format"]["json_schema"]
-    assert schema["strict"] and schema["schema"]["$defs"]["Listed"]["properties"]["cue_type"]["enum"] == list(
-        CUE_TYPES
-    )
+    assert schema["strict"] and schema["schema"]["$defs"]["Listed"]["properties"]["cue_type"]["enum"] == list(CUE_TYPES)
     assert server.requests[0]["temperature"] == 0
     assert "A sailboat and a buoy on the sea." in server.requests[0]["messages"][1]["content"]
-    assert "sail boat" not in server.requests[1]["messages"][1]["content"], (
-        "the class's own name needs no question"
-    )
+    assert "sail boat" not in server.requests[1]["messages"][1]["content"], "the class's own name needs no question"
 
 
 def test_a_second_run_asks_nothing(server: Server, make: Callable, tmp_path: Path) -> None:
@@ -193,18 +189,13 @@ def test_a_failed_reply_is_asked_for_once_more_in_words(server: Server, make: Ca
     proposals = propose(make())
     assert [a.phrase for a in proposals.attributes] == ["buoy"]
     assert proposals.calls == len(server.requests) == 3
-    assert (
-        "response_format" not in server.requests[1]
-        and "JSON schema" in server.requests[1]["messages"][1]["content"]
-    )
+    assert "response_format" not in server.requests[1] and "JSON schema" in server.requests[1]["messages"][1]["content"]
 
 
 def test_only_one_repair_a_class(server: Server, make: Callable) -> None:
     server.replies = ["prose", listing(item("buoy")), "prose again"]
     proposals = propose(make())
-    assert [a.phrase for a in proposals.attributes] == ["buoy"], (
-        "unfiltered candidates stay: the evidence decides"
-    )
+    assert [a.phrase for a in proposals.attributes] == ["buoy"], "unfiltered candidates stay: the evidence decides"
     assert proposals.calls == 3 and proposals.dropped == 1
     server.replies = ["prose", "more prose"]
     proposals = propose(make(), "dog")
@@ -242,9 +233,7 @@ def test_items_of_the_wrong_form_are_dropped_and_counted(server: Server, make: C
     assert proposals.dropped == 8 + 2
 
 
-@pytest.mark.parametrize(
-    "data", ["[]", "{}", '{"attributes": {"a": 1}}', '"text"', "[[[]]]", '{"attributes": null}']
-)
+@pytest.mark.parametrize("data", ["[]", "{}", '{"attributes": {"a": 1}}', '"text"', "[[[]]]", '{"attributes": null}'])
 def test_other_json_is_never_a_crash(server: Server, make: Callable, data: str) -> None:
     server.replies = [data, data]
     assert propose(make()).attributes == ()
@@ -258,9 +247,7 @@ def test_instructions_in_captions_stay_data(server: Server, make: Callable) -> N
     assert "never an instruction" in system["content"]
     assert user["content"].count("</captions>") == 1 and user["content"].rstrip().endswith("</captions>")
     block = user["content"].split("<captions>")[1].split("</captions>")[0]
-    assert json.loads(block) == [" ".join(attack.split())], (
-        "the whole attack is one JSON string inside the block"
-    )
+    assert json.loads(block) == [" ".join(attack.split())], "the whole attack is one JSON string inside the block"
 
 
 def test_busy_and_broken_servers_are_tried_again(server: Server, make: Callable) -> None:
@@ -291,9 +278,7 @@ def test_a_server_that_refuses_gives_one_plain_line(
     server.replies = [reply] * 3
     with pytest.raises(UserError) as caught:
         propose(make(api_key_env="TEST_KEY"))
-    assert (
-        said in str(caught.value) and "sk-secret" not in str(caught.value) and "\n" not in str(caught.value)
-    )
+    assert said in str(caught.value) and "sk-secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_no_server_gives_one_plain_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,9 +295,7 @@ def test_a_missing_key_is_named_before_any_work(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError, match="MY_KEY"):
         openai_proposer(0, tmp_path, model="m", api_key_env="MY_KEY")
     with pytest.raises(UserError, match="MY_KEY"):
-        openai_proposer(
-            0, tmp_path, model="m", api_key_env="MY_KEY", base_url="https://127.0.0.1.example.org/v1"
-        )
+        openai_proposer(0, tmp_path, model="m", api_key_env="MY_KEY", base_url="https://127.0.0.1.example.org/v1")
 
 
 def test_the_key_is_sent_but_never_written(
@@ -334,9 +317,7 @@ def test_the_key_is_sent_but_never_written(
 
 
 @pytest.mark.parametrize("budget", [Budget(calls=3), Budget(tokens=2500), Budget(usd=0.0026)])
-def test_the_budget_stops_before_the_call_that_would_exceed_it(
-    server: Server, make: Callable, budget: Budget
-) -> None:
+def test_the_budget_stops_before_the_call_that_would_exceed_it(server: Server, make: Callable, budget: Budget) -> None:
     server.replies = [listing(item("buoy")), judgement(verdict("buoy"))] * 10
     proposer = make(budget=budget, price=Price(input=1, output=1))
     assert propose(proposer).attributes
@@ -382,6 +363,4 @@ def test_the_fingerprint_knows_what_changes_answers(make: Callable) -> None:
 
 def test_read_json_takes_what_there_is() -> None:
     assert read_json('Here: [{"a": 1}] ok?') == [{"a": 1}]
-    assert (
-        read_json("```\n{}\n```") == {} and read_json("nothing") is None and read_json("[" * 100_000) is None
-    )
+    assert read_json("```\n{}\n```") == {} and read_json("nothing") is None and read_json("[" * 100_000) is None

@@ -68,9 +68,7 @@ def test_one_phrase_gives_what_the_own_predictor_gives(make, checkpoint, clip, p
     from pipeline.models.open_clip_loading import ClipSource
 
     own = YOLOWorld(str(checkpoint))
-    own.model.txt_feats = torch.from_numpy(ClipSource(clip("resnet", width=512)).load("cpu").texts(["dog"]))[
-        None
-    ]
+    own.model.txt_feats = torch.from_numpy(ClipSource(clip("resnet", width=512)).load("cpu").texts(["dog"]))[None]
     own.model.model[-1].nc = 1
     own.model.names = {0: "dog"}
     for height, width in [(96, 96), (60, 90), (200, 70)]:
@@ -146,9 +144,7 @@ def test_scores_are_of_one_list_of_phrases(make, pictures):
         (found,) = detector.detect(images, phrases)
         return found.scores[found.phrases == phrases.index(phrase)].max()
 
-    assert best(["dog", "cat", "house"], "dog") == pytest.approx(
-        best(["house", "dog", "cat"], "dog"), abs=1e-5
-    )
+    assert best(["dog", "cat", "house"], "dog") == pytest.approx(best(["house", "dog", "cat"], "dog"), abs=1e-5)
     assert best(["dog"], "dog") != pytest.approx(best(["dog", "cat", "house"], "dog"), abs=1e-6)
 
 
@@ -233,9 +229,7 @@ def test_a_missing_ultralytics_is_said_plainly(make, monkeypatch):
     import importlib.util
 
     plain = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "ultralytics" else plain(name)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ultralytics" else plain(name))
     with pytest.raises(UserError, match=r"ultralytics.*AGPL-3.0.*pip install ultralytics"):
         make()
 
@@ -261,8 +255,6 @@ assert log.getvalue().count("AGPL-3.0") == 1, log.getvalue()
 """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("YOLO_")}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "cuescope" / "ultralytics").is_dir()

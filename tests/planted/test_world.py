@@ -155,9 +155,7 @@ def test_a_property_of_the_whole_picture_shows(change: dict[str, object], least:
 @pytest.mark.parametrize("cast", [cast for cast in CASTS if cast])
 def test_a_cast_tints_towards_its_colour(cast: str) -> None:
     scene = scene_of(5, plain=True, background="marble wall")
-    shift = render(dataclasses.replace(scene, cast=cast)).image.mean((0, 1)) - render(scene).image.mean(
-        (0, 1)
-    )
+    shift = render(dataclasses.replace(scene, cast=cast)).image.mean((0, 1)) - render(scene).image.mean((0, 1))
     wanted = np.array(COLORS[cast])
     assert np.corrcoef(shift, wanted)[0, 1] > 0.5
 
@@ -237,9 +235,7 @@ def test_captions_name_every_visible_object_and_no_other(seed: int) -> None:
     told = caption.lower().replace(f"{scene.background}", "")
     for name in TRAIN_OBJECTS:
         # A caption tells each noun with an article or a colour before it.
-        assert (f" {name}" in f" {told}".replace(",", " ")) == (name in shown or _inside(name, shown)), (
-            caption
-        )
+        assert (f" {name}" in f" {told}".replace(",", " ")) == (name in shown or _inside(name, shown)), caption
     assert caption[0].isupper() and caption.endswith(".") and "  " not in caption
 
 
@@ -250,9 +246,7 @@ def _inside(name: str, shown: set[str]) -> bool:
 
 def test_captions_use_a_and_an() -> None:
     for seed in range(300):
-        words = (
-            describe(scene_of(seed), np.random.default_rng(seed)).lower().rstrip(".").replace(",", "").split()
-        )
+        words = describe(scene_of(seed), np.random.default_rng(seed)).lower().rstrip(".").replace(",", "").split()
         for article, noun in pairwise(words):
             if article in ("a", "an"):
                 assert (article == "an") == (noun[0] in "aeiou"), (article, noun)
@@ -271,9 +265,7 @@ def test_answers_are_true(seed: int) -> None:
 
 
 def test_questions_are_balanced() -> None:
-    answers = [
-        a for seed in range(100) for _, a in questions(scene_of(seed), np.random.default_rng(seed), 10)
-    ]
+    answers = [a for seed in range(100) for _, a in questions(scene_of(seed), np.random.default_rng(seed), 10)]
     assert 0.4 < answers.count("Yes") / len(answers) < 0.6
 
 

@@ -60,9 +60,7 @@ def picture(rng: np.random.Generator, size: tuple[int, int] = (96, 128)) -> tupl
         int(rng.integers(30, height - 24)),
         int(rng.integers(8, 18)),
     )
-    cv2.rectangle(
-        image, (8, height // 2), (50, height - 12), rng.integers(0, 255, 3).tolist(), -1, cv2.LINE_AA
-    )
+    cv2.rectangle(image, (8, height // 2), (50, height - 12), rng.integers(0, 255, 3).tolist(), -1, cv2.LINE_AA)
     cv2.circle(image, (x, y), radius, rng.integers(0, 255, 3).tolist(), -1, cv2.LINE_AA)
     box = ((x - radius) / width, (y - radius) / height, (x + radius) / width, (y + radius) / height)
     return image, tuple(min(max(edge, 0.0), 1.0) for edge in box)

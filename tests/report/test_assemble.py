@@ -85,11 +85,7 @@ def test_effects_by_fill_are_flips_beyond_the_placebo_and_count_groups_once() ->
 
 
 def test_triples_show_the_strongest_the_typical_and_the_weakest_image() -> None:
-    edits = [
-        row
-        for i, fall in enumerate((0.1, 0.8, 0.4))
-        for row in edit_rows(IDS[i], "mean", False, True, fall=fall)
-    ]
+    edits = [row for i, fall in enumerate((0.1, 0.8, 0.4)) for row in edit_rows(IDS[i], "mean", False, True, fall=fall)]
     data = assemble(run(["boat"]), tables([finding(verdict="confirmed")], edits), load, redo)
     assert [(t.place, t.image_id, round(t.score_after, 3)) for t in data.triples] == [
         ("strongest", IDS[1], 0.1),
@@ -119,15 +115,11 @@ def test_a_picture_that_is_gone_leaves_a_gap_not_a_crash() -> None:
 def test_pictures_stop_at_the_size_limit_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembling, "MAX_PICTURE_BYTES", 1)
     rows = [
-        finding(
-            finding_id=f"f{i}", harm=i / 10, harm_lower=i / 10, evidence_ids=[IDS[i]], evidence_boxes=[[]]
-        )
+        finding(finding_id=f"f{i}", harm=i / 10, harm_lower=i / 10, evidence_ids=[IDS[i]], evidence_boxes=[[]])
         for i in range(3)
     ]
     data = assemble(run(["boat"]), tables(rows, []), load, redo)
-    assert data.pictures_left_out == 2 and list(data.thumbs) == [IDS[2]], (
-        "the most harmful finding keeps its picture"
-    )
+    assert data.pictures_left_out == 2 and list(data.thumbs) == [IDS[2]], "the most harmful finding keeps its picture"
     assert "Pictures of the last 2 findings were left out" in render_report(data)
 
 

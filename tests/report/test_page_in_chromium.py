@@ -43,11 +43,7 @@ class Visit:
 
     def outside(self) -> list[str]:
         """Requests beyond the file itself and the pictures inside it."""
-        return [
-            url
-            for url in self.asked
-            if not url.startswith("data:") and url != self.page.url.partition("#")[0]
-        ]
+        return [url for url in self.asked if not url.startswith("data:") and url != self.page.url.partition("#")[0]]
 
 
 def decoded(image: object) -> None:

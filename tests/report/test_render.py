@@ -71,9 +71,7 @@ def test_nothing_is_loaded_from_outside(page: str) -> None:
 
 
 def test_the_policy_allows_this_script_alone(page: str) -> None:
-    policy = next(
-        m["content"] for m in Elements(page).all("meta") if m.get("http-equiv") == "Content-Security-Policy"
-    )
+    policy = next(m["content"] for m in Elements(page).all("meta") if m.get("http-equiv") == "Content-Security-Policy")
     script = page.rpartition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy
@@ -84,8 +82,7 @@ def test_the_policy_allows_this_script_alone(page: str) -> None:
 def hostile_report() -> ReportData:
     data = report()
     rows = [
-        finding(**{**row, "class": HOSTILE, "cue": HOSTILE, "why": HOSTILE, "source": HOSTILE})
-        for row in data.findings
+        finding(**{**row, "class": HOSTILE, "cue": HOSTILE, "why": HOSTILE, "source": HOSTILE}) for row in data.findings
     ]
     images = {key: {**row, "path": HOSTILE, "label": HOSTILE} for key, row in data.images.items()}
     summary = run([HOSTILE]) | {
@@ -115,9 +112,7 @@ def test_hostile_names_stay_text() -> None:
     assert all("onerror" not in attrs for _, attrs in elements.found)
     assert all(image.get("data-picture") for image in elements.all("img"))
     assert "javascript:" not in page
-    assert "49" not in Elements(render_report(replace(hostile_report(), findings=[]))).words, (
-        "no template is evaluated"
-    )
+    assert "49" not in Elements(render_report(replace(hostile_report(), findings=[]))).words, "no template is evaluated"
     assert "<img src=x onerror=alert(1)>" in elements.words, "what was given is shown as it was given"
 
 
@@ -174,9 +169,7 @@ def test_every_picture_has_words_and_its_boxes(page: str) -> None:
     elements = Elements(page)
     assert all(image["alt"] for image in elements.all("img"))
     rects = [attrs for attrs in elements.all("rect") if attrs["class"] == "edge"]
-    assert rects and all(
-        0 <= float(r["x"]) <= 100 and float(r["x"]) + float(r["width"]) <= 100.01 for r in rects
-    )
+    assert rects and all(0 <= float(r["x"]) <= 100 and float(r["x"]) + float(r["width"]) <= 100.01 for r in rects)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,7 @@ from pipeline.report import sentences
 from tests.report.synthetic import NAN, finding
 
 
-def effects(
-    removal: tuple[float, float, float], insertion: tuple[float, float, float], **columns: object
-) -> dict:
+def effects(removal: tuple[float, float, float], insertion: tuple[float, float, float], **columns: object) -> dict:
     numbers = {}
     for name, values in (("removal", removal), ("insertion", insertion)):
         for end, value in zip(("", "_lower", "_upper"), values, strict=True):
@@ -150,8 +148,4 @@ def test_small_numbers(value: float | None, text: str) -> None:
 
 
 def test_missing_numbers_are_nan() -> None:
-    assert (
-        math.isnan(sentences.number(None))
-        and math.isnan(sentences.number("x"))
-        and sentences.number(2) == 2.0
-    )
+    assert math.isnan(sentences.number(None)) and math.isnan(sentences.number("x")) and sentences.number(2) == 2.0

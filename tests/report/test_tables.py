@@ -18,9 +18,7 @@ def printed(rows: list[dict], labels: list[str], width: int = 120, top: int = 15
     return out.getvalue()
 
 
-CONFIRMED = finding(
-    verdict="confirmed", q=0.003, **around("removal_effect", 0.31, 0.09), **around("harm", 0.2, 0.05)
-)
+CONFIRMED = finding(verdict="confirmed", q=0.003, **around("removal_effect", 0.31, 0.09), **around("harm", 0.2, 0.05))
 NULL = finding(cue="sea", cue_id="sea", verdict="associated only", **around("removal_effect", 0.01, 0.04))
 
 

@@ -110,9 +110,7 @@ def normalise(images: np.ndarray | Tensor) -> Tensor:
     return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def visual_features(
-    visual: Any, images: Tensor, regions: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
+def visual_features(visual: Any, images: Tensor, regions: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Unit features of whole images (n, 512) and, if asked, of regions (m, 512).
 
     `regions` is float (m, 5): the image's index and a normalised xyxy box. Region maps go through layer4 and
@@ -124,9 +122,7 @@ def visual_features(
     n = len(maps)
     if regions is not None and len(regions):
         scaled = torch.cat([regions[:, :1], regions[:, 1:] * IMAGE_SIZE], 1).to(maps.dtype)
-        pooled = roi_align(
-            maps, scaled, REGION_CELLS, spatial_scale=1 / STRIDE, sampling_ratio=2, aligned=True
-        )
+        pooled = roi_align(maps, scaled, REGION_CELLS, spatial_scale=1 / STRIDE, sampling_ratio=2, aligned=True)
         maps = torch.cat([maps, pooled.contiguous(memory_format=torch.channels_last)])
     features = F.normalize(visual.attnpool(visual.layer4(maps)).float(), dim=-1)
     return features[:n], features[n:] if regions is not None else None
@@ -137,9 +133,7 @@ def export(weights: dict[str, Tensor], config: dict[str, Any], out: Path) -> Non
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
-    halved = {
-        k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous() for k, v in weights.items()
-    }
+    halved = {k: (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous() for k, v in weights.items()}
     part = out / "open_clip_model.part"
     save_file(halved, part, metadata={"format": "pt"})
     os.replace(part, out / "open_clip_model.safetensors")
@@ -152,9 +146,7 @@ def load(folder: Path) -> tuple[Any, Any]:
     from open_clip import create_model_from_pretrained, get_tokenizer
 
     if not (folder / "open_clip_config.json").is_file():
-        raise UserError(
-            f"No CLIP in {folder}: no open_clip_config.json. Train one: cuescope planted train clip."
-        )
+        raise UserError(f"No CLIP in {folder}: no open_clip_config.json. Train one: cuescope planted train clip.")
     model, _ = create_model_from_pretrained(f"local-dir:{folder}")
     return model.eval(), get_tokenizer(f"local-dir:{folder}")
 

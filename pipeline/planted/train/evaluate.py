@@ -85,9 +85,7 @@ def evaluate_clip(model_dir: Path, seed: int = 0, n: int = 1500) -> dict[str, An
         )
         assert pooled is not None
         right_region.append((top1(pooled, labels, objects), len(labels)))
-        right_crop.append(
-            (top1(clip_model.visual_features(model.visual, crops)[0], labels, objects), len(labels))
-        )
+        right_crop.append((top1(clip_model.visual_features(model.visual, crops)[0], labels, objects), len(labels)))
     return {
         "single_top1": single_top1,
         "background_top1": top1(features, grounds[many.truths[:, grounds].argmax(1)], grounds),
@@ -133,9 +131,7 @@ def evaluate_detector(detector_dir: Path, clip: Path, seed: int = 0, n: int = 60
     )
     right, scores, found = [], [], []
     for start in range(0, n, 50):
-        arrays = [
-            np.ascontiguousarray(image[..., ::-1]) for image in scenes.images[start : start + 50]
-        ]  # BGR
+        arrays = [np.ascontiguousarray(image[..., ::-1]) for image in scenes.images[start : start + 50]]  # BGR
         for i, result in enumerate(
             detector.predict(arrays, imgsz=detector_training.IMAGE_SIZE, conf=0.005, iou=0.6, verbose=False)
         ):
