@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import open as open_image  # Pillow's own: ultralytics exchanges Image.open for one that wants pi_heif
 
 RGB = NDArray[np.uint8]  # (height, width, 3)
 
@@ -37,7 +38,7 @@ def decode(data: bytes) -> RGB:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as picture:
+            with open_image(io.BytesIO(data)) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise UnreadableImage(
                         f"{picture.width} x {picture.height} pixels is over the limit of {MAX_PIXELS:,}"
