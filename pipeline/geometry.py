@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -97,3 +99,26 @@ def grid(divisions: tuple[int, ...]) -> Boxes:
         for column in range(n)
     ]
     return as_boxes(cells)
+
+
+def join(boxes: Boxes, tiled: float = 0.8) -> Boxes:
+    """Boxes (n, 4) with those that together tile one larger box replaced by that box, in the better one's place.
+
+    A thing that is larger than the regions it was looked for in is found piece by piece; it is one place all the same.
+
+    Args:
+        tiled: two boxes are one if they cover at least this share of the box that holds both.
+    """
+    left = [as_boxes([box]) for box in boxes.tolist()]
+    done = False
+    while not done:
+        done = True
+        for i, j in itertools.combinations(range(len(left)), 2):
+            both = np.concatenate([np.minimum(left[i], left[j])[:, :2], np.maximum(left[i], left[j])[:, 2:]], axis=1)
+            covered = area(left[i]) + area(left[j]) - intersection(left[i], left[j])[:, 0]
+            if covered[0] >= tiled * area(both)[0]:
+                left[i] = both
+                del left[j]
+                done = False
+                break
+    return np.concatenate(left) if left else as_boxes([])

@@ -62,3 +62,19 @@ def test_a_grid_tiles_the_picture() -> None:
     assert len(cells) == 9
     np.testing.assert_allclose(geometry.area(cells).sum(), 1)
     assert geometry.intersection(cells, cells)[~np.eye(9, dtype=bool)].max() < 1e-12
+
+
+def test_pieces_that_tile_a_larger_box_are_one_place() -> None:
+    halves = geometry.as_boxes([[0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1], [0, 0, 0.2, 0.2]])
+    np.testing.assert_allclose(geometry.join(halves), [[0, 0.5, 1, 1], [0, 0, 0.2, 0.2]])
+    np.testing.assert_allclose(geometry.join(geometry.grid((3,))), [[0, 0, 1, 1]])
+    assert geometry.join(geometry.as_boxes([])).shape == (0, 4)
+
+
+@given(boxes())
+def test_joining_loses_no_place_and_ends(found: np.ndarray) -> None:
+    joined = geometry.join(found)
+    assert len(joined) <= len(found)
+    for box in found[geometry.area(found) > 1e-9]:
+        assert geometry.inside(box[None], joined).max() > 1 - 1e-6
+    np.testing.assert_allclose(geometry.join(joined), joined)

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pyarrow as pa
 
-from pipeline.geometry import Boxes, as_boxes, iou, suppress
+from pipeline.geometry import Boxes, as_boxes, iou, join, suppress
 
 BETTER = 1.5
 """A box that another phrase explains this much better (by the ratio of scores) is that phrase's, not this one's."""
@@ -61,7 +61,8 @@ class BoxFinder:
         if kind == "thing":
             found, overlap = self._seen.get((image_id, name), []), 0.5
         elif kind == "cluster":
-            found, overlap = self._clustered.get((image_id, int(name)), []), 0.3
+            # grid cells cut what is larger than they are: a frame's side is one place, not four
+            return join(_best(self._clustered.get((image_id, int(name)), []), self._thresholds[cue_id], 0.3))
         else:
             return as_boxes([])
         return _best(found, self._thresholds[cue_id], overlap)
