@@ -78,7 +78,11 @@ def upper_of_two_cuts(scores: NDArray[np.float64], steps: int = 100) -> float:
     Cuts are tried at `steps` quantiles.
     """
     values = np.sort(scores[np.isfinite(scores)])
-    cuts = np.unique(np.quantile(values, np.linspace(0, 1, steps + 2)[1:-1])) if len(values) else np.zeros(0)
+    cuts = (
+        np.unique(np.quantile(values, np.linspace(0, 1, steps + 2)[1:-1], method="higher"))
+        if len(values)
+        else np.zeros(0)
+    )
     if len(cuts) < 3:
         return otsu(scores)
     below = np.searchsorted(values, cuts)
