@@ -27,10 +27,9 @@ def checkpoint(tmp_path_factory) -> Path:
     from ultralytics import YOLOWorld
     from ultralytics.nn.modules import C2fAttn
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         world = YOLOWorld("yolov8n-worldv2.yaml")
-    with torch.no_grad():
         for module in world.model.modules():
             if isinstance(module, C2fAttn):
                 module.attn.gl.weight.mul_(50)  # so that the guidance by the phrases can be seen
