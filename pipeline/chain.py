@@ -197,29 +197,30 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     if len(labels) < 2:
         raise UserError(f"data: there is only one class, '{labels[0]}'. A cue of a class shows against other classes.")
     out.mkdir(parents=True, exist_ok=True)
-    for name in [*SCHEMAS]:
-        folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
-    (out / "report.html").unlink(missing_ok=True)
-    folder.write_run(
-        {
-            "cuescope": importlib.metadata.version("cuescope"),
-            "audit": audit.to_dict(),
-            "digest": audit.digest(),
-            "classes": list(labels),
-            "seed": audit.seed,
-            "split": not audit.no_split,
-            "fingerprints": fingerprints,
-            "versions": _versions(),
-            "forwards": {
-                name: 0 for name, stage in STAGES.items() if stage.computation or name in ("cluster", "ablate")
-            },
-            "costs": {"calls": 0, "tokens": 0, "usd": None},
-            "seconds": {},
-            "skipped": [],
-            "started": _now(),
-            "finished": None,
-        }
-    )
+    with locked(folder):  # before anything of an audit that another run is writing is touched
+        for name in [*SCHEMAS]:
+            folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
+        (out / "report.html").unlink(missing_ok=True)
+        folder.write_run(
+            {
+                "cuescope": importlib.metadata.version("cuescope"),
+                "audit": audit.to_dict(),
+                "digest": audit.digest(),
+                "classes": list(labels),
+                "seed": audit.seed,
+                "split": not audit.no_split,
+                "fingerprints": fingerprints,
+                "versions": _versions(),
+                "forwards": {
+                    name: 0 for name, stage in STAGES.items() if stage.computation or name in ("cluster", "ablate")
+                },
+                "costs": {"calls": 0, "tokens": 0, "usd": None},
+                "seconds": {},
+                "skipped": [],
+                "started": _now(),
+                "finished": None,
+            }
+        )
     return folder
 
 

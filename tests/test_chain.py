@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pipeline import Audit, discover
+from pipeline.chain import locked
 from pipeline.errors import UserError
 from pipeline.records import SCHEMAS
 from pipeline.store import AuditFolder
@@ -141,6 +142,14 @@ def test_estimation_numbers_use_no_selection_image(first) -> None:
     assert {half[row["image_id"]] for row in edits} == {"estimation"}
     donors = {json.loads(row["spec"]).get("donor") for row in edits} - {None}
     assert {half[donor] for donor in donors} == {"selection"}
+
+
+def test_a_second_run_into_one_folder_touches_nothing_of_the_first(first, patched_set: Path) -> None:
+    base, result = first
+    before = tables(result.path)
+    with locked(result.folder), pytest.raises(UserError, match="Another run"):
+        discover(audit_of(patched_set, base / "cache"), result.path)
+    assert tables(result.path) == before and result.run["finished"]
 
 
 def test_files_are_plain_parquet(first) -> None:

@@ -67,7 +67,6 @@ def measure(
     predicted = np.array([place[label] for label in predictions["predicted"].to_pylist()])
     groups = np.array(images["group"].to_pylist())
     boxes = BoxFinder(cues.rows, detections, regions, assignments)
-    overlap = object_overlap(images, cues, boxes, audit, labels, classes)
     region_gaps = ravl_columns(
         cues, images, regions, assignments, labels, predicted, classes, audit, encoder, cache, count
     )
@@ -78,6 +77,7 @@ def measure(
         gaps = association.observed_gaps(cues.present[half], labels[half], predicted[half], len(classes), weights)
         odds = association.association(gaps.counts)
         v = association.cramers_v(gaps.counts.table)
+        overlap = object_overlap(images, half, cues, boxes, audit, labels, classes)
         top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit)
         if split == "selection":
             chosen = select(cues, half, odds, gaps, overlap, attributes, audit, classes)
@@ -196,13 +196,21 @@ def _standard_errors(interval: Interval) -> Reals:
 
 
 def object_overlap(
-    images: pa.Table, cues: Cues, boxes: BoxFinder, audit: Audit, labels: NDArray, classes: Sequence[str]
+    images: pa.Table,
+    half: NDArray[np.bool_],
+    cues: Cues,
+    boxes: BoxFinder,
+    audit: Audit,
+    labels: NDArray,
+    classes: Sequence[str],
 ) -> Reals:
-    """(classes, cues): over the class's images with the cue, the mean share of its boxes in the object's; or NaN."""
+    """(classes, cues): mean share of a cue's boxes in the object, over the class's images of this half with it; or NaN."""
     total = np.zeros((len(classes), len(cues.rows)))
     n = np.zeros_like(total)
     boxed = [number for number, row in enumerate(cues.rows) if row["operator"] == "region"]
     for at, image_id in enumerate(images["image_id"].to_pylist()):
+        if not half[at]:
+            continue
         own = boxes.object(image_id, audit.words(classes[labels[at]]))
         if not len(own):
             continue
