@@ -204,7 +204,7 @@ def object_overlap(
     labels: NDArray,
     classes: Sequence[str],
 ) -> Reals:
-    """(classes, cues): mean share of a cue's boxes in the object, over the class's images of this half with it; or NaN."""
+    """(classes, cues): mean share of a cue in the object, over the images of a class in this half; or NaN."""
     total = np.zeros((len(classes), len(cues.rows)))
     n = np.zeros_like(total)
     boxed = [number for number, row in enumerate(cues.rows) if row["operator"] == "region"]
