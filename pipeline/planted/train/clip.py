@@ -60,7 +60,7 @@ class Recipe:
     sigmoid_weight: float = 0.3
     softmax_weight: float = 0.4
     ema: float = 0.998
-    n_shards: int = 60
+    n_shards: int = 80
     shard_size: int = data.SHARD_SIZE
     shift: int = 4  # px, of the whole batch
     snapshot_minutes: float = 5.0

@@ -107,18 +107,24 @@ def concept_indices(kind: str) -> np.ndarray:
 
 
 def sample_mixed(rng: np.random.Generator) -> Scene:
-    """A training scene: mostly the world as it is, in part single objects (tinted or tilted more often than in
-    the world, for these are the hardest) and close-ups.
+    """A training scene: half the world as it is, a third single objects (small, tinted, tilted or noisy more often
+    than in the world, for these are the hardest), the rest close-ups.
 
     Close-ups make crops of a detection and RoIAlign features (RegionCLIP, arXiv 2112.09106) feel at home.
     """
     u = rng.random()
-    if u < 0.68:
+    if u < 0.5:
         return sample_scene(rng)
     if u < 0.88:
-        cast = str(rng.choice(CASTS[1:])) if rng.random() < 0.3 else "random"
-        roll = float(rng.uniform(12, 28) * rng.choice((-1, 1))) if rng.random() < 0.3 else None
-        return sample_scene(rng, n_objects=(1, 1), cast=cast, roll=roll)
+        odd = rng.random(4)
+        return sample_scene(
+            rng,
+            n_objects=(1, 1),
+            sizes=(0.12, 0.22) if odd[0] < 0.3 else (0.2, 0.5),
+            cast=str(rng.choice(CASTS[1:])) if odd[1] < 0.25 else "random",
+            roll=float(rng.uniform(12, 28) * rng.choice((-1, 1))) if odd[2] < 0.25 else None,
+            noise=float(rng.uniform(0.08, 0.13)) if odd[3] < 0.15 else None,
+        )
     return sample_scene(rng, n_objects=(1, 2), zoom=float(rng.uniform(1.4, 2.1)))
 
 
