@@ -21,6 +21,8 @@ app = App(
 )
 planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
 app.command(planted)
+bench = App(name="bench", help="Benchmarks: of the findings against planted truth.")
+app.command(bench)
 
 
 @app.command
@@ -194,6 +196,26 @@ def score(
     from pipeline.planted.score import print_score
 
     if not print_score(audit, truth):
+        raise SystemExit(1)
+
+
+@bench.command(name="planted")
+def bench_planted(
+    *,
+    quick: Annotated[bool, Parameter(help="a few settings, in minutes", negative="")] = False,
+    world: Annotated[
+        Literal["both", "development", "held-out"], Parameter(help="thresholds come from one, figures from the other")
+    ] = "both",
+    out: Annotated[Path | None, Parameter(help="where the scoreboard is written; by default only printed")] = None,
+    models: Annotated[Path, Parameter(help="folder of the tiny models")] = Path("data/models"),
+    work: Annotated[Path, Parameter(help="where models and pictures are built and kept")] = Path(".cuescope/bench"),
+    jobs: Annotated[int, Parameter(help="processes, each of one thread")] = 2,
+    limit: Annotated[int | None, Parameter(help="only the first so many settings of a world")] = None,
+) -> None:
+    """Audit models that lean on known cues, beside the published methods. Exit code 1 when a promise is missed."""
+    from pipeline.bench.planted.command import bench_planted as run_bench
+
+    if not run_bench(models, work.resolve(), out, world, quick, jobs, limit):
         raise SystemExit(1)
 
 

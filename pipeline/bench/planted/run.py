@@ -1,0 +1,269 @@
+"""Run settings: build the model and the pictures, audit them, let every method rank, and judge.
+
+All that is built (pictures, models, features) lies in one folder and is made again by the same command; a setting's
+row is kept beside it under a key of the setting, the shipped models and the code's version, so that a run that was
+cut off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.bench.planted.settings import Example, Setting, audited, training
+from pipeline.config import Audit
+
+VERSION = 1
+PER_CLASS_EDITS = 24
+"""Pictures of an experiment: a class has some thirty estimation pictures with its cue."""
+FILLS = ("mean", "blur", "inpaint")
+
+
+@dataclass(frozen=True)
+class Models:
+    """Folders of the tiny models that a benchmark starts from, and where it keeps what it builds."""
+
+    clip: Path
+    detector: Path
+    mllm: Path
+    work: Path
+
+    @property
+    def digest(self) -> str:
+        """Of the three models' weights."""
+        from pipeline.models.fingerprints import of_path
+
+        parts = (of_path(self.clip, (".safetensors",)), of_path(self.detector / "detector.pt"),
+                 of_path(self.mllm, (".safetensors",)))  # fmt: skip
+        return "".join(part[:6] for part in parts)
+
+    @property
+    def vit(self) -> Path:
+        """The ViT distilled from the tiny CLIP."""
+        from pipeline.models.fingerprints import of_path
+
+        return self.work / f"vit-{of_path(self.clip, ('.safetensors',))[:12]}"
+
+
+def audit_of(setting: Setting, models: Models, pictures: Path, model: dict[str, Any], mode: str) -> Audit:
+    """The audit of a setting: the product's defaults with the tiny models."""
+    return Audit.from_dict(
+        {
+            "data": {"source": "folder", "path": str(pictures)},
+            "model": model,
+            "caption": {"kind": "transformers", "name": str(models.mllm)},
+            "propose": {"kind": "captions"},
+            "detect": {
+                "kind": "yolo_world",
+                "name": str(models.detector / "detector.pt"),
+                "text_model": f"local-dir:{models.clip}",
+            },
+            "embed": {"kind": "open_clip", "name": f"local-dir:{models.clip}", "regions": "roi_align"},
+            "ablate": {"fills": list(FILLS), "images": PER_CLASS_EDITS, **ABLATE[mode]},
+            "cache": str(models.work / "cache" / setting.audited.key),
+            "classes": list(setting.classes),
+            "device": "cpu",
+            "seed": 0,
+        }
+    )
+
+
+ABLATE: dict[str, dict[str, Any]] = {
+    "racing": {"mode": "racing", "budget": 100_000},
+    "exhaustive": {"mode": "exhaustive", "budget": 100_000},
+    "none": {"enabled": False},
+}
+
+
+def write_pictures(setting: Setting, folder: Path) -> list[Example]:
+    """The audited set as an image folder, once; returns its examples in order of their numbers."""
+    from PIL import Image
+
+    from pipeline.planted import render
+
+    examples = audited(setting)
+    done = folder / "done"
+    if not done.is_file():
+        for number, example in enumerate(examples):
+            path = folder / "images" / example.label / f"{number:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(render(example.scene).image).save(path, compress_level=1)
+        done.touch()
+    return examples
+
+
+def build_model(setting: Setting, models: Models) -> Path:
+    """The setting's fine-tuned model, once."""
+    from pipeline.bench.planted import families
+
+    out = models.work / "models" / f"{setting.key}-{families.VERSION}-{models.digest}"
+    if not out.is_dir():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        start = models.vit if setting.family == "vit" else models.clip
+        families.finetune(start, out, training(setting), setting.classes, setting.family, setting.seed)
+    return out
+
+
+def run_chain(audit: Audit, out: Path) -> dict[str, float]:
+    """The stages up to the ranking, in this process; seconds by stage."""
+    from pipeline import chain
+
+    folder = chain.prepare(audit, out)
+    context = chain.Context(audit, folder)
+    seconds: dict[str, float] = {}
+
+    def once(name: str) -> None:
+        if name in ("report", "export"):
+            return
+        began = time.perf_counter()
+        tally = chain.run_once(name, context)
+        seconds[name] = time.perf_counter() - began
+        chain.note(folder, name, [tally], seconds[name])
+
+    def each(name: str) -> None:
+        began = time.perf_counter()
+        tallies = [chain.run_shard(name, context, number) for number in range(len(chain.shards(context)))]
+        chain.gather(name, context)
+        seconds[name] = time.perf_counter() - began
+        chain.note(folder, name, tallies, seconds[name])
+
+    with chain.locked(folder):
+        chain.chain(once, each)
+    return {name: round(value, 2) for name, value in seconds.items()}
+
+
+def run_setting(setting: Setting, models: Models, modes: Sequence[str] = ("racing", "exhaustive")) -> dict[str, Any]:
+    """One setting's row: what it is, whether it is valid, and what every method made of it."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    from pipeline.bench.planted import families, judge, methods
+    from pipeline.context import Context
+    from pipeline.store import AuditFolder
+
+    began = time.perf_counter()
+    pictures = models.work / "sets" / setting.audited.key
+    examples = write_pictures(setting, pictures)
+    folder = build_model(setting, models)
+    row: dict[str, Any] = {
+        "setting": asdict(setting),
+        "key": setting.key,
+        "what": setting.describe(),
+        "build_seconds": round(time.perf_counter() - began, 2),
+        "methods": {},
+    }
+    section = families.back_end(setting.family, folder)
+    truth: judge.Truth | None = None
+    for mode in (*modes, "none"):
+        out = models.work / "audits" / f"{setting.key}-{mode}"
+        audit = audit_of(setting, models, pictures / "images", section, mode)
+        seconds = run_chain(audit, out)
+        audits = AuditFolder.open(out)
+        context = Context(audit, audits)
+        e = methods.Evidence(audits, audit, context.encoder, context.cache, audit.seed)
+        if truth is None:
+            numbers = [int(Path(path).stem) for path in audits.read("images")["path"].to_pylist()]
+            truth = judge.Truth(setting, [examples[n] for n in numbers], context.model)
+            gaps = judge.validity(setting, truth.examples, e.predicted)
+            row["validity"] = [asdict(g) for g in gaps]
+            row["valid"] = bool(gaps) and all(g.valid for g in gaps)
+            row["accuracy"] = float((e.labels == e.predicted).mean())
+            row["true_effects"] = [truth.effects(label, cue) for label, cue in setting.planted]
+        findings = sorted(audits.read("findings").to_pylist(), key=methods.overall)
+        candidates = methods.findings_ranking(e, findings)
+        name = {"none": "cuescope without ablation", "racing": "cuescope"}.get(mode, f"cuescope {mode}")
+        row["methods"][name] = {
+            **judge.judge_ranking(truth, candidates),
+            **judge.judge_findings(truth, findings, candidates, audit.rank.smallest_effect),
+            "forwards": audits.run()["forwards"]["ablate"] + len(examples),
+            "edits": len(audits.read("edits")),
+            "top_5": [[f["class"], f["cue_id"], f["verdict"]] for f in findings[:5]],
+            "seconds": round(sum(seconds.values()), 2),
+            "stages": seconds,
+        }
+        if mode == "none":
+            for method, rank in methods.PUBLISHED.items():
+                began = time.perf_counter()
+                row["methods"][method] = {
+                    **judge.judge_ranking(truth, rank(e)),
+                    "forwards": len(examples),
+                    "seconds": round(time.perf_counter() - began, 2),
+                }
+    return row
+
+
+def row_of(setting: Setting, models: Models) -> dict[str, Any]:
+    """A setting's row, from the folder if it is there; an error becomes a row that says so."""
+    file = models.work / "rows" / f"{setting.key}-{VERSION}-{models.digest}.json"
+    if file.is_file():
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    try:
+        row = run_setting(setting, models)
+    except Exception as error:  # one setting that fails must be seen, and must not end the others
+        import traceback
+
+        return {"setting": asdict(setting), "key": setting.key, "what": setting.describe(),
+                "error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(row, default=_plain) + "\n", encoding="utf-8")
+    os.replace(part, file)
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def run_settings(
+    settings: Sequence[Setting], models: Models, jobs: int, told: Callable[[int, dict[str, Any]], None]
+) -> list[dict[str, Any]]:
+    """Rows of all settings, in order; `jobs` processes of one thread each. `told` hears of each row as it comes."""
+    from pipeline.bench.planted import families
+
+    if any(s.family == "vit" for s in settings) and not models.vit.is_dir():
+        models.work.mkdir(parents=True, exist_ok=True)
+        families.make_vit(models.clip, models.vit)
+    os.environ["OMP_NUM_THREADS"] = "1" if jobs > 1 else os.environ.get("OMP_NUM_THREADS", "2")
+    # settings that share their pictures come one after another, so that the second finds the features made
+    order = sorted(range(len(settings)), key=lambda n: (settings[n].audited.key, n))
+    rows: dict[int, dict[str, Any]] = {}
+    if jobs == 1:
+        for done, number in enumerate(order):
+            rows[number] = row_of(settings[number], models)
+            told(done + 1, rows[number])
+    else:
+        batches: dict[str, list[int]] = {}
+        for number in order:
+            batches.setdefault(settings[number].audited.key, []).append(number)
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start) as pool:
+            waiting = {pool.submit(_rows_of, [settings[n] for n in batch], models): batch for batch in batches.values()}
+            from concurrent.futures import as_completed
+
+            for future in as_completed(waiting):
+                for number, row in zip(waiting[future], future.result(), strict=True):
+                    rows[number] = row
+                    told(len(rows), row)
+    return [rows[number] for number in range(len(settings))]
+
+
+def _start() -> None:
+    from pipeline.quiet import quieten
+
+    quieten()
+
+
+def _rows_of(settings: Sequence[Setting], models: Models) -> list[dict[str, Any]]:
+    return [row_of(setting, models) for setting in settings]
