@@ -101,6 +101,11 @@ def grid(divisions: tuple[int, ...]) -> Boxes:
     return as_boxes(cells)
 
 
+def borders(share: float) -> Boxes:
+    """The top, bottom, left and right strip of the picture, each `share` of it deep (4, 4)."""
+    return as_boxes([(0, 0, 1, share), (0, 1 - share, 1, 1), (0, 0, share, 1), (1 - share, 0, 1, 1)])
+
+
 def join(boxes: Boxes, tiled: float = 0.8) -> Boxes:
     """Boxes (n, 4) with those that together tile one larger box replaced by that box, in the better one's place.
 

@@ -57,6 +57,15 @@ def test_suppression_keeps_the_best_and_leaves_no_overlapping_pair(found: np.nda
     assert all(geometry.iou(found[[i]], found[kept]).max() > 0.5 for i in left_out)
 
 
+@given(st.floats(0.01, 0.5))
+def test_borders_cover_the_rim_of_the_picture_and_not_its_middle(share: float) -> None:
+    strips = geometry.borders(share)
+    np.testing.assert_allclose(geometry.area(strips), share)
+    middle = np.array([[share, share, 1 - share, 1 - share]])
+    assert geometry.intersection(strips, middle).max() < 1e-12
+    assert geometry.area(geometry.join(strips[:1])) == geometry.area(strips[:1])
+
+
 def test_a_grid_tiles_the_picture() -> None:
     cells = geometry.grid((3,))
     assert len(cells) == 9

@@ -7,18 +7,20 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from pipeline.geometry import Boxes, area, as_boxes, grid, suppress
+from pipeline.geometry import Boxes, area, as_boxes, borders, grid, suppress
 from pipeline.images import RGB
 from pipeline.models.protocols import RegionEncoder
 from pipeline.records import SCHEMAS
 from pipeline.store import key_of
 
-VERSION = 1
+VERSION = 2
 LEAST_SCORE = 0.2
 """A detection below this is no region: it would be one more random box."""
 MOST_DETECTIONS = 8
 GRID = (2, 3, 4)
-"""Class-agnostic regions: cells of these grids, for cues that no detector has a word for."""
+BORDER = 1 / 8
+"""Class-agnostic regions: cells of these grids, for cues that no detector has a word for; and strips along the four
+sides, for bars and frames, which no cell fits."""
 
 
 def computation(detections: pa.Table, *, encoder: RegionEncoder | None, detect_computation: tuple) -> tuple:
@@ -29,6 +31,7 @@ def computation(detections: pa.Table, *, encoder: RegionEncoder | None, detect_c
         LEAST_SCORE,
         MOST_DETECTIONS,
         list(GRID),
+        BORDER,
         list(detect_computation),
     )
 
@@ -40,7 +43,7 @@ def embed(
     encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
 ) -> dict[str, pa.Table]:
-    """`regions` (detected boxes and grid cells, with unit vectors) and `embeddings` (one an image)."""
+    """`regions` (detected boxes, grid cells and border strips, with unit vectors) and `embeddings` (one an image)."""
     if encoder is None:
         return {name: SCHEMAS[name].empty_table() for name in ("regions", "embeddings")}
     ids = images["image_id"].to_pylist()
@@ -72,8 +75,8 @@ def _proposals(ids: list[str], detections: pa.Table) -> list[tuple[Boxes, list[s
             boxes.append(box)
             scores.append(score)
             phrases.append(phrase)
-    cells = grid(GRID)
-    cell_names = [f"grid {n}" for n in GRID for _ in range(n * n)]
+    cells = np.concatenate([grid(GRID), borders(BORDER)])
+    cell_names = [f"grid {n}" for n in GRID for _ in range(n * n)] + ["border"] * 4
     result = []
     for image_id in ids:
         boxes, scores, phrases = seen[image_id]
