@@ -207,6 +207,7 @@ def bench_planted(
         Literal["both", "development", "held-out"], Parameter(help="thresholds come from one, figures from the other")
     ] = "both",
     out: Annotated[Path | None, Parameter(help="where the scoreboard is written; by default only printed")] = None,
+    readme: Annotated[Path | None, Parameter(help="a file whose marked part becomes the table")] = None,
     models: Annotated[Path, Parameter(help="folder of the tiny models")] = Path("data/models"),
     work: Annotated[Path, Parameter(help="where models and pictures are built and kept")] = Path(".cuescope/bench"),
     jobs: Annotated[int, Parameter(help="processes, each of one thread")] = 2,
@@ -215,7 +216,7 @@ def bench_planted(
     """Audit models that lean on known cues, beside the published methods. Exit code 1 when a promise is missed."""
     from pipeline.bench.planted.command import bench_planted as run_bench
 
-    if not run_bench(models, work.resolve(), out, world, quick, jobs, limit):
+    if not run_bench(models.resolve(), work.resolve(), out, readme, world, quick, jobs, limit):
         raise SystemExit(1)
 
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.bench.planted import scoreboard as sb
+from pipeline.errors import UserError
 
 
 def row(design: str = "planted", strength: float = 0.9, kind: str = "object", valid: bool = True, **ours: Any) -> dict:
@@ -84,3 +85,19 @@ def test_the_board_is_written_as_json_table_and_figure(tmp_path: Path) -> None:
     assert "**missed**" in paths[1].read_text()
     bars = ElementTree.fromstring(paths[2].read_text())
     assert sum("P" not in (t.text or "") for t in bars.iter("{http://www.w3.org/2000/svg}title")) == 14
+
+
+def test_the_readme_gets_the_table_between_its_marks_and_keeps_the_rest(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"above\n{sb.MARKS[0]}\nold table\n{sb.MARKS[1]}\nbelow\n")
+    board = sb.scoreboard({"held-out": [row(), row("null")]}, "cuescope bench planted")
+    for _ in range(2):
+        sb.write_into(readme, board)
+        text = readme.read_text()
+        assert text.startswith("above\n")
+        assert text.endswith("\nbelow\n")
+        assert "old table" not in text
+        assert text.count("| cuescope |") == 1
+    readme.write_text("no marks")
+    with pytest.raises(UserError, match="lacks the lines"):
+        sb.write_into(readme, board)

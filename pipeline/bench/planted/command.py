@@ -16,9 +16,16 @@ Choice = Literal["both", "development", "held-out"]
 
 
 def bench_planted(
-    models: Path, work: Path, out: Path | None, world: Choice, is_quick: bool, jobs: int, limit: int | None
+    models: Path,
+    work: Path,
+    out: Path | None,
+    readme: Path | None,
+    world: Choice,
+    is_quick: bool,
+    jobs: int,
+    limit: int | None,
 ) -> bool:
-    """Run, print, and (unless quick) write; whether every promise that could be measured holds.
+    """Run, print, and write where asked; whether every promise that could be measured holds.
 
     Raises:
         UserError: the tiny models aren't there.
@@ -46,6 +53,8 @@ def bench_planted(
     if out is not None:
         for path in scoreboard.write(board, out):
             print(path)
+    if readme is not None:
+        scoreboard.write_into(readme, board)
     if is_quick:
         return scoreboard.quick_holds([row for these in rows.values() for row in these])
     return all(p["holds"] is not False for these in board["promises"].values() for p in these)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.metrics.intervals import wilson
 from pipeline.store import write_text
 
@@ -309,3 +310,20 @@ def write(board: dict[str, Any], out: Path) -> list[Path]:
     for name, text in texts.items():
         write_text(out / name, text)
     return [out / name for name in texts]
+
+
+MARKS = ("<!-- scoreboard: written by cuescope bench planted -->", "<!-- end of the scoreboard -->")
+
+
+def write_into(readme: Path, board: dict[str, Any]) -> None:
+    """Put the table between the README's two marks.
+
+    Raises:
+        UserError: the file lacks them.
+    """
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, first, rest = text.partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not (first and last):
+        raise UserError(f"{readme} lacks the lines '{MARKS[0]}' and '{MARKS[1]}': write them where the table belongs.")
+    write_text(readme, f"{before}{first}\n{markdown(board)}{last}{after}")
