@@ -1,9 +1,8 @@
 """Which pixels of a box are the thing in it.
 
-GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004, through OpenCV) on a small window round the box: outside the box is
-background for sure, the middle of the box is the thing for sure, the rest is decided. A result that can't be the thing
-of that box is refused, and the box itself stands in for it: an edit must rather keep too much of an object than too
-little.
+GrabCut (Rother, Kolmogorov and Blake, SIGGRAPH 2004, through OpenCV) on a small window round the box: outside the box
+all is background, the middle of the box is the thing, the rest is decided. A result that can't be the thing of that box
+is refused, and the box itself stands in for it: an edit must rather keep too much of an object than too little.
 """
 
 from __future__ import annotations
@@ -90,10 +89,10 @@ def _grabcut(window: RGB, x0: float, y0: float, x1: float, y1: float) -> NDArray
     middle = [slice(int(n * (0.5 - CORE / 2)), int(n * (0.5 + CORE / 2)) + 1) for n in box.shape]
     box[middle[0], middle[1]] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # the colour models start from k-means
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(window, marks, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    behind, before = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(window, marks, (0, 0, 1, 1), behind, before, ITERATIONS, cv2.GC_INIT_WITH_MASK)
     thing = (marks & 1).astype(np.uint8)
     # what is enclosed by the thing is a part of it
     edge = cv2.copyMakeBorder(1 - thing, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    cv2.floodFill(edge, None, (0, 0), 2)  # type: ignore[call-overload]
+    cv2.floodFill(edge, None, (0, 0), 2)
     return np.maximum(thing, edge[1:-1, 1:-1] == 1).astype(np.float32)
