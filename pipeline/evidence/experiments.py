@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.evidence.boxes import OBJECT_SCORE, BoxFinder, undisputed
+from pipeline.evidence.manipulation import operator_of
 from pipeline.evidence.places import arrangements, grow, other_patches, place_like, visible
 from pipeline.geometry import Boxes, area, as_boxes, inside
 from pipeline.properties import PROPERTY_CUES
@@ -171,8 +171,8 @@ def plan(
 def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tuple[list[Pair], str]:
     """The pairs of one experiment, or none and the reason."""
     cue = planner.cues[cue_id]
-    if cue["untestable"]:
-        return [], cue["untestable"]
+    if why := why_untestable(cue, direction):
+        return [], why
     operator = cue["operator"].partition(":")[0]
     makers = {
         ("region", "removal"): region_removal,
@@ -184,8 +184,6 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
         ("geometry", "removal"): whole_image_change,
         ("geometry", "insertion"): whole_image_change,
     }
-    if operator == "geometry" and (why := whole_image_operator(cue, direction).get("why")):
-        return [], why
     removal = direction == "removal"
     subjects = [
         i
@@ -204,6 +202,14 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
             f"only {images} {whose} allow the edit and its placebo, of {len(pool)} tried; {LEAST_IMAGES} are needed",
         )
     return pairs, ""
+
+
+def why_untestable(cue: dict[str, Any], direction: str) -> str:
+    """Why a cue has no edit in this direction, or empty; a line of `untestable` may be for one direction alone."""
+    lines = [line.partition(": ") for line in cue["untestable"].splitlines()]
+    if not {way for way, _, _ in lines} <= {"removal", "insertion"}:
+        return cue["untestable"]
+    return next((why for way, _, why in lines if way == direction), "")
 
 
 def region_removal(
@@ -353,16 +359,11 @@ def property_change(
     return pairs
 
 
-def whole_image_operator(cue: dict[str, Any], direction: str) -> dict[str, Any]:
-    """What the manipulation check chose for a cue of the whole image (pipeline/evidence/manipulation.py)."""
-    return json.loads(cue["operator"].partition(":")[2])[direction]
-
-
 def whole_image_change(
     planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
 ) -> list[Pair]:
     """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone."""
-    chosen = whole_image_operator(planner.cues[cue_id], "removal" if removal else "insertion")
+    chosen = operator_of(planner.cues[cue_id]["operator"], "removal" if removal else "insertion")
     like = {"name": chosen["name"], "strength": chosen["strength"]}
     edit, placebo = {"op": "geometry", **like}, {"op": "geometry", **chosen["placebo"], "like": like}
     return [pair_of(image_id, "geometry", edit, placebo) for image_id in pool[: planner.audit.ablate.images]]

@@ -7,6 +7,7 @@ words is measured before and after. The model under test takes no part in it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,3 +126,37 @@ def images_to_try(scores: Reals, most: int, rng: np.random.Generator) -> NDArray
                 chosen.append(int(ranked[turn, column]))
     others = [int(row) for row in rng.permutation(len(scores)) if row not in chosen]
     return np.sort(np.array([*chosen, *others[: most - len(chosen)]], dtype=np.int64))
+
+
+_WORDS = re.compile(
+    r"(removal|insertion) by (.+?) (-?[\d.]+) \((-?[\d.]+) standard deviations\), placebo (.+?) (-?[\d.]+)(?:; |$)"
+)
+
+
+def in_words(chosen: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    """A cue's `operator` and `untestable` in table `cues`, from what was chosen for each direction.
+
+    The operator reads "geometry:insertion by rotate 20 (2.1 standard deviations), placebo shift_x 0.25; removal by ..."
+    without a direction that has none; `untestable` has a line for each of those: "removal: only 2 of ...".
+    """
+    parts = [
+        f"{direction} by {one['name']} {one['strength']:g} ({one['shift']:g} standard deviations), "
+        f"placebo {one['placebo']['name']} {one['placebo']['strength']:g}"
+        for direction, one in chosen.items()
+        if "name" in one
+    ]
+    whys = [f"{direction}: {one['why']}" for direction, one in chosen.items() if "why" in one]
+    return f"geometry:{'; '.join(parts)}" if parts else "", "\n".join(whys)
+
+
+def operator_of(words: str, direction: str) -> dict[str, Any]:
+    """What was chosen for a direction, from a cue's `operator`: the inverse of :func:`in_words`.
+
+    Raises:
+        KeyError: nothing was.
+    """
+    found = {}
+    for way, name, strength, shift, placebo, its_strength in _WORDS.findall(words.partition(":")[2]):
+        other = {"name": placebo, "strength": float(its_strength)}
+        found[way] = {"name": name, "strength": float(strength), "shift": float(shift), "placebo": other}
+    return found[direction]

@@ -11,7 +11,6 @@ property has less, usual and more of itself: of the two cuts between three group
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.evidence.boxes import undisputed
 from pipeline.evidence.geometry_edits import FITTING
-from pipeline.evidence.manipulation import MOST_IMAGES, choose_operator, images_to_try, try_operators
+from pipeline.evidence.manipulation import MOST_IMAGES, choose_operator, images_to_try, in_words, try_operators
 from pipeline.evidence.texts import text_embeddings
 from pipeline.images import RGB
 from pipeline.models.protocols import Floats, RegionEncoder
@@ -235,13 +234,6 @@ def untestable(cue_type: str) -> str:
     if cue_type in THINGS:
         return "things are taken out and put in by their boxes, and no detector is configured to find them"
     return f"no edit changes the {cue_type.lower()} of a picture without making a new picture"
-
-
-def in_words(chosen: dict[str, dict]) -> tuple[str, str]:
-    """A cue's `operator` and `untestable`, from the manipulation check of both directions."""
-    if any("name" in choice for choice in chosen.values()):
-        return f"geometry:{json.dumps(chosen, sort_keys=True)}", ""
-    return "", "; ".join(f"{direction}: {choice['why']}" for direction, choice in chosen.items())
 
 
 def whole_image_operators(

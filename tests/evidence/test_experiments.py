@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import Audit
 from pipeline.evidence.experiments import Planner, pairs_for
+from pipeline.evidence.manipulation import in_words
 from pipeline.geometry import area, as_boxes, intersection
 from pipeline.records import table
 
@@ -20,7 +21,7 @@ TILT = {
 CUES = {
     "thing:buoy": "region",
     "thing:caption bar": "region",
-    "scene:tilted": f"geometry:{json.dumps(TILT)}",
+    "scene:tilted": in_words(TILT)[0],
     "scene:beach": "background",
 }
 
@@ -49,7 +50,7 @@ def planner() -> Planner:
     cues = [
         {
             "cue_id": cue_id, "name": cue_id, "cue_type": "", "kind": "named", "operator": operator, "source": "list",
-            "threshold": 0.5, "untestable": "",
+            "threshold": 0.5, "untestable": in_words(TILT)[1] if cue_id == "scene:tilted" else "",
         }
         for cue_id, operator in CUES.items()
     ]  # fmt: skip

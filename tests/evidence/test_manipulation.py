@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.evidence import manipulation
-from pipeline.evidence.experiments import whole_image_operator
-from pipeline.evidence.manipulation import choose_operator, images_to_try, try_operators
+from pipeline.evidence.experiments import why_untestable
+from pipeline.evidence.manipulation import choose_operator, images_to_try, in_words, operator_of, try_operators
 from pipeline.evidence.presence import find_cues
 from pipeline.records import PROPERTIES, SCHEMAS, table
 
@@ -94,6 +94,19 @@ def test_without_a_placebo_there_is_no_operator(tried) -> None:
     assert "no placebo" in chosen["why"]
 
 
+def test_what_was_chosen_is_kept_in_words_that_can_be_read_back() -> None:
+    one = {"name": "red tint", "strength": -0.3, "shift": 1.25, "placebo": {"name": "blue tint", "strength": 0.15}}
+    two = {"name": "zoom", "strength": 0.262364, "shift": -0.7, "placebo": {"name": "shift_x", "strength": 0.25}}
+    for chosen in ({"removal": one, "insertion": two}, {"removal": {"why": "none; of 3: tried"}, "insertion": two}):
+        operator, untestable = in_words(chosen)
+        cue = {"operator": operator, "untestable": untestable}
+        for direction, found in chosen.items():
+            assert why_untestable(cue, direction) == found.get("why", "")
+            assert "why" in found or operator_of(operator, direction) == found
+    assert in_words({"removal": {"why": "a"}, "insertion": {"why": "b"}}) == ("", "removal: a\ninsertion: b")
+    assert why_untestable({"untestable": "no detector: none"}, "removal") == "no detector: none"
+
+
 def test_images_to_try_show_every_cue_and_repeat() -> None:
     scores = np.random.default_rng(0).random((60, 3))
     rows = images_to_try(scores, 24, np.random.default_rng(1))
@@ -133,9 +146,11 @@ def test_a_cue_in_words_has_the_operator_that_moves_it(tmp_path: Path) -> None:
     cues, counts, read = cues_of({"tilted picture": "Orientation", "odd look": "Orientation"}, tmp_path)
     tilted = cues["tilted picture"]
     assert not tilted["untestable"] and tilted["operator"].startswith("geometry:")
-    assert whole_image_operator(tilted, "insertion")["name"] == "rotate"
-    assert whole_image_operator(tilted, "removal")["shift"] < -0.5
-    assert cues["odd look"]["operator"] == "" and "tried" in cues["odd look"]["untestable"]
+    assert operator_of(tilted["operator"], "insertion")["name"] == "rotate"
+    assert operator_of(tilted["operator"], "removal")["shift"] < -0.5
+    assert cues["odd look"]["operator"] == ""
+    for direction in ("removal", "insertion"):
+        assert "tried" in why_untestable(cues["odd look"], direction)
     assert len(read) == 24 and max(read) < "i28"  # of the selection half alone
     assert counts["measure"] % 24 == 0 and counts["measure"] > 0
     assert cues_of({"tilted picture": "Orientation", "odd look": "Orientation"}, tmp_path)[0] == cues
