@@ -92,7 +92,8 @@ def choose_operator(
     if sign * mean[best] < max(LEAST_SHIFT, LEAST_SURE * error[best]):
         return {
             "why": f"no edit of the whole picture {what}: {names} tried on {subjects.sum()} images {whose}, and the "
-            f"best of them moved its score by {sign * mean[best]:.1f} standard deviations; {LEAST_SHIFT:g} are needed"
+            f"best of them moved its score by {sign * mean[best]:.2f} standard deviations, give or take "
+            f"{error[best]:.2f}; {LEAST_SHIFT:g} and {LEAST_SURE:g} times its uncertainty are needed"
         }
     placebos = [
         key
@@ -117,12 +118,12 @@ def choose_operator(
 
 
 def images_to_try(scores: Reals, most: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of `scores` (images, cues) to try operators on: half those that show the cues best, in turn, half others."""
+    """Rows of `scores` (images, cues) to try operators on: three in four show a cue best, in turn, the rest are any."""
     chosen: list[int] = []
     ranked = np.argsort(-scores, axis=0, kind="stable")
     for turn in range(len(scores)):
         for column in range(scores.shape[1]):
-            if len(chosen) < most // 2 and ranked[turn, column] not in chosen:
+            if len(chosen) < 3 * most // 4 and ranked[turn, column] not in chosen:
                 chosen.append(int(ranked[turn, column]))
     others = [int(row) for row in rng.permutation(len(scores)) if row not in chosen]
     return np.sort(np.array([*chosen, *others[: most - len(chosen)]], dtype=np.int64))

@@ -76,7 +76,7 @@ def test_the_opposite_direction_takes_it_out() -> None:
     "cue_type, present, spread, said",
     [
         ("Lighting and Shadows", 0, 0.1, "spotlight, vignette, brightness and contrast were tried on 8 images"),
-        ("Orientation", 0, 5.0, "0.5 are needed"),
+        ("Orientation", 0, 5.0, "0.5 and 2 times its uncertainty are needed"),
         ("Orientation", 6, 0.1, "only 2 of 8 images tried are without it; 4 are needed"),
     ],
 )
