@@ -134,6 +134,21 @@ def test_a_removal_and_its_placebo_change_as_many_pixels_and_keep_the_object() -
     assert tested > 15
 
 
+def test_a_placebo_touches_nothing_even_where_a_pixel_is_larger_than_the_gap() -> None:
+    image = np.zeros((10, 10, 3), dtype=np.uint8)
+    cue, obj = [0.0, 0.0, 0.24, 0.24], [0.52, 0.5, 1.0, 1.0]
+    nothing = box_mask(image.shape, [obj])
+    spec = {
+        "op": "fill",
+        "boxes": [cue],
+        "keep": [obj],
+        "candidates": [[[0.26, 0.0, 0.5, 0.24]], [[0.27, 0.4, 0.51, 0.64]]],
+    }
+    for place in spec["candidates"]:
+        mask = filled(image, {**spec, "candidates": [place]}, nothing)
+        assert mask.any() and not (mask & (nothing | box_mask(image.shape, [cue]))).any()
+
+
 def test_what_lies_in_the_objects_box_but_not_on_the_object_can_be_removed() -> None:
     image, box = disc((40, 160, 60), (230, 30, 30), 48, 48)
     cue = [box[0] - 0.15, box[1] - 0.15, box[0] + 0.04, box[1] + 0.04]  # at the corner that the disc leaves free

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.evidence import manipulation
 from pipeline.evidence.experiments import why_untestable
+from pipeline.evidence.geometry_edits import LIBRARY
 from pipeline.evidence.manipulation import choose_operator, images_to_try, in_words, operator_of, try_operators
 from pipeline.evidence.presence import find_cues
 from pipeline.records import PROPERTIES, SCHEMAS, table
@@ -63,6 +64,11 @@ def test_what_tilts_is_chosen_and_its_placebo_changes_as_much_but_does_not_tilt(
     moved = (tried.after[placebo] - tried.before) @ WORDS / 0.1
     assert abs(moved.mean()) <= 0.5 * chosen["shift"]
     assert tried.change[placebo] >= 0.7 * tried.change["rotate", 20.0]
+    for name in ("shift_x", "shift_y", "zoom"):
+        for strength in LIBRARY[name].strengths:
+            if tried.change[name, strength] >= tried.change["rotate", 20.0]:  # none as large is stiller
+                other = (tried.after[name, strength] - tried.before) @ WORDS / 0.1
+                assert abs(moved.mean()) <= abs(other.mean()) + 1e-6
 
 
 def test_the_opposite_direction_takes_it_out() -> None:

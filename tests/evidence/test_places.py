@@ -72,6 +72,16 @@ def test_a_thin_frame_has_a_placebo_of_equal_area_inside(width: float) -> None:
         assert np.allclose(intersection(places, places), np.diag(area(places)))  # apart from each other
 
 
+def test_where_no_shape_has_room_in_one_piece_a_placebo_is_in_pieces() -> None:
+    bar, obj = np.array([[0.0, 0.0, 1.0, 0.3]]), np.array([[0.35, 0.35, 0.65, 1.0]])
+    pieces, found = arrangements(bar, obj, np.random.default_rng(0))
+    assert len(pieces) == 2 and found
+    np.testing.assert_allclose(intersection(pieces, bar).sum(), area(bar).sum())
+    for places in found:
+        np.testing.assert_allclose(area(places).sum(), area(bar).sum(), rtol=1e-6)
+        assert not intersection(places, np.concatenate([bar, obj])).any()
+
+
 def test_no_room_no_placebo() -> None:
     whole = as_boxes([[0.0, 0.0, 1.0, 1.0]])
     assert arrangements(as_boxes([[0, 0, 0.5, 0.5]]), whole, np.random.default_rng(0))[1] == []
