@@ -94,7 +94,9 @@ def filled(image: RGB, spec: dict[str, Any], keep: Mask) -> Mask:
         for silhouette, place in zip(silhouettes, places, strict=True):
             put(other, silhouette, place)
         placed.append(other & ~(cue | keep))
-    return min(placed, key=lambda other: unlike(contrast(image, other), wanted))
+    most = max(other.sum() for other in placed)  # in whole pixels some come a little nearer to what they must not touch
+    whole = [other for other in placed if other.sum() >= 0.98 * most]
+    return min(whole, key=lambda other: unlike(contrast(image, other), wanted))
 
 
 def put(mask: Mask, silhouette: Mask, place: list[float]) -> None:
