@@ -73,12 +73,12 @@ PROPERTY_CUES: dict[str, PropertyCue] = {
 """The checklist of measured cues by name. The six tints stand 60 degrees apart on the plane of log chroma."""
 
 
-def working_copy(image: RGB) -> Layer:
-    """The picture in [0, 1] with its longer side at most WORKING_SIZE."""
+def working_copy(image: RGB, most: int = WORKING_SIZE) -> Layer:
+    """The picture in [0, 1] with its longer side at most so many pixels."""
     import cv2
 
     height, width = image.shape[:2]
-    scale = WORKING_SIZE / max(height, width)
+    scale = most / max(height, width)
     if scale < 1:
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -191,11 +191,11 @@ def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generato
     before = _score(cue, small)
     goal = before + amount
     tolerance, way = 0.02 * abs(amount), math.copysign(1.0, amount)
-    strength = _first_root(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, way, tolerance)
+    strength = first_root(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, way, tolerance)
     if scale > 1 and cue.edit in ("sharpness", "noise"):
         # what neighbouring pixels do to one another doesn't come out the same on a smaller copy
         limit = max(min(3.0 * strength, 1.0), -1.0)
-        strength = _first_root(
+        strength = first_root(
             lambda s: _score(cue, working_copy(_bytes(edit(full, s, scale)))) - goal, limit, tolerance
         )
     if strength == 0.0:
@@ -206,7 +206,7 @@ def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generato
         return edited
     best: tuple[float, Placebo, float] | None = None
     for other in _placebos(cue, rng):
-        size = _first_root(functools.partial(_excess, other, small, wanted), 1.0, 0.02 * wanted)
+        size = first_root(functools.partial(_excess, other, small, wanted), 1.0, 0.02 * wanted)
         changed = _quantised(other(small, size))
         miss = abs(rms(changed - small) / wanted - 1) + abs((_score(cue, changed) - before) / amount)
         if best is None or miss < best[0]:
@@ -215,6 +215,29 @@ def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generato
             break
     assert best is not None
     return _bytes(best[1](full, best[2]))
+
+
+DIRECTIONS: dict[str, str] = {
+    "brightness": "bright image",
+    "contrast": "high contrast",
+    "saturation": "vivid colors",
+    "blur": "blurry image",
+    "noise": "noisy image",
+    **{name: name for name in ("red tint", "green tint", "blue tint")},
+}
+"""Ways to change a picture by a strength, without a score as a goal, and the cue whose edit each is; the opposite sign
+is the opposite way: for a tint the complementary one."""
+
+
+def apply_direction(image: RGB, name: str, strength: float, seed: int) -> RGB:
+    """The picture changed in one of DIRECTIONS by a strength in [-1, 1]; 0 changes nothing.
+
+    Raises:
+        KeyError: no such direction.
+    """
+    cue = PROPERTY_CUES[DIRECTIONS[name]]
+    scale = max(max(image.shape[:2]) / WORKING_SIZE, 1.0)
+    return _bytes(_EDITS[cue.edit](cue, seed)(image.astype(np.float32) / np.float32(255), strength, scale))
 
 
 def _score(cue: PropertyCue, layer: Layer) -> float:
@@ -251,7 +274,7 @@ def _quantised(layer: Layer) -> Layer:
     return _bytes(layer).astype(np.float32) / np.float32(255)
 
 
-def _first_root(function: Callable[[float], float], limit: float, tolerance: float) -> float:
+def first_root(function: Callable[[float], float], limit: float, tolerance: float) -> float:
     """The zero of a function between 0 and `limit` that is nearest to 0, or the place that comes nearest to one.
 
     A search outwards in doubling steps, then false position with the Illinois rule (Dowell and Jarratt 1971).

@@ -2,77 +2,179 @@
 
 A specification is plain data, so that an edit can be stored, found again in the cache and redone for the report:
 
-- {"op": "fill", "fill": name, "boxes": [...], "keep": [...], "seed": n}: fill the boxes, but not the `keep` boxes;
-- {"op": "paste", "donor": id, "from": box, "to": box, "keep": [...], "avoid": [...]}: copy the donor's box, less its
-  `avoid` boxes, over a box of the picture, less the picture's `keep` boxes;
+- {"op": "fill", "fill": name, "boxes": [...], "keep": [...], "seed": n}: fill the boxes, but not what is kept;
+  with "candidates": [[box, ...], ...] as a placebo: fill as many pixels elsewhere, in one of the candidates (one place
+  a box each);
+- {"op": "paste", "donor": id, "from": box, "to": box, "keep": [...], "avoid": [...]}: copy what is in the donor's box,
+  less what it avoids, over a box of the picture, less what is kept; with "candidates": [box, ...] as a placebo: the
+  same silhouette cut out of one of these boxes of the donor;
 - {"op": "background", "donor": id, "keep": [...], "avoid": [...]}: the donor's picture, its `avoid` boxes painted
-  over, with the picture's `keep` boxes laid on it;
-- {"op": "property", "name": n, "amount": a, "placebo": bool, "seed": n}: change a measured property.
+  over, with what is kept of the picture laid on it;
+- {"op": "property", "name": n, "amount": a, "placebo": bool, "seed": n}: change a measured property;
+- {"op": "geometry", "name": n, "strength": s}: an operator on the whole picture (pipeline/evidence/geometry_edits.py);
+  with "like": {"name": n, "strength": s} as a placebo: as strong as changes as many pixels as that one does.
 
-Boxes are normalised xyxy.
+Of the candidates the one is taken whose local contrast is nearest to that of what the edit replaces or pastes. With
+"mask": "grabcut" things are their pixels (pipeline/evidence/masks.py), without it their boxes. Boxes are normalised
+xyxy.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evidence.geometry_edits import apply_geometry, as_strong_as
+from pipeline.evidence.masks import Mask, box_mask, foreground, grown
 from pipeline.geometry import as_boxes, to_pixels
 from pipeline.images import RGB
 from pipeline.models import registry
-from pipeline.properties import apply_property
+from pipeline.models.protocols import Fill
+from pipeline.properties import LUMA, apply_property
 
 FEATHER = 0.02
 """Width of a soft edge, as a share of the picture's longer side: a hard edge would be a cue of its own."""
+LEAST_LEFT = 0.1
+"""Where less than this share of a pasted box is the cue's own pixels, all of the box is pasted."""
+FAINT = 2.0
+"""Grey levels (0..255) added to contrasts before they are compared: less is the camera's noise."""
 
 
 def apply_edit(spec: dict[str, Any], image: RGB, donor: RGB | None = None) -> RGB:
     """The edited picture, of the same shape."""
-    if spec["op"] == "fill":
-        mask = box_mask(image.shape, spec["boxes"]) & ~box_mask(image.shape, spec["keep"])
-        fill = registry.factory("fill", spec["fill"])
-        return fill(image, mask, np.random.default_rng(spec["seed"]))
+    if spec["op"] == "geometry":
+        strength = spec["strength"]
+        if "like" in spec:
+            strength = as_strong_as(image, spec["name"], strength, spec["like"]["name"], spec["like"]["strength"])
+        return apply_geometry(image, spec["name"], strength)
     if spec["op"] == "property":
         rng = np.random.default_rng(spec["seed"])
         return apply_property(image, spec["name"], spec["amount"], rng, placebo=spec["placebo"])
+    pixels = spec.get("mask") == "grabcut"
+    keep = things(image, spec["keep"], pixels)
+    if spec["op"] == "fill":
+        return fill_named(spec["fill"])(image, filled(image, spec, keep), np.random.default_rng(spec["seed"]))
     assert donor is not None
+    avoid = things(donor, spec["avoid"], pixels)
     if spec["op"] == "paste":
-        return paste(image, donor, spec["from"], spec["to"], spec["keep"], spec["avoid"])
-    return exchange_background(image, donor, spec["keep"], spec["avoid"])
+        cue = things(donor, [spec["from"]], pixels)
+        return paste(image, donor, cue & ~avoid, spec["from"], spec["to"], keep, spec.get("candidates", []))
+    return exchange_background(image, donor, keep, box_mask(donor.shape, spec["avoid"]))
 
 
-def box_mask(shape: tuple[int, ...], boxes: list) -> NDArray[np.bool_]:
-    """The pixels (height, width) that lie in any of the boxes."""
-    mask = np.zeros(shape[:2], dtype=bool)
-    for x0, y0, x1, y1 in to_pixels(as_boxes(boxes), shape[1], shape[0]):
-        mask[y0:y1, x0:x1] = True
-    return mask
+@functools.cache
+def fill_named(name: str) -> Fill:
+    """A fill; the registry reads the installed packages at each question, which takes longer than a fill."""
+    return registry.factory("fill", name)
 
 
-def paste(image: RGB, donor: RGB, source: list, target: list, keep: list, avoid: list) -> RGB:
-    """The picture with the donor's `source` box, scaled, over its `target` box, softly edged."""
-    sx0, sy0, sx1, sy1 = to_pixels(as_boxes([source]), donor.shape[1], donor.shape[0])[0]
-    tx0, ty0, tx1, ty1 = to_pixels(as_boxes([target]), image.shape[1], image.shape[0])[0]
-    size = (int(tx1 - tx0), int(ty1 - ty0))
-    patch = cv2.resize(np.ascontiguousarray(donor[sy0:sy1, sx0:sx1]), size, interpolation=cv2.INTER_AREA)
-    wanted = ~box_mask(donor.shape, avoid)[sy0:sy1, sx0:sx1]
+def things(image: RGB, boxes: list, pixels: bool) -> Mask:
+    """The pixels (height, width) of the things in these boxes and a little more, or all pixels of the boxes."""
+    return grown(foreground(image, boxes)) if pixels and boxes else box_mask(image.shape, boxes)
+
+
+def filled(image: RGB, spec: dict[str, Any], keep: Mask) -> Mask:
+    """The pixels (height, width) that a fill changes: those of its boxes, or as many in the best candidate places."""
+    silhouettes = []
+    cue = np.zeros(keep.shape, dtype=bool)
+    for x0, y0, x1, y1 in to_pixels(as_boxes(spec["boxes"]), keep.shape[1], keep.shape[0]):
+        silhouettes.append(~(keep | cue)[y0:y1, x0:x1])
+        cue[y0:y1, x0:x1] = True
+    mask = cue & ~keep
+    if "candidates" not in spec:
+        return mask
+    wanted = contrast(image, mask)
+    placed = []
+    for places in spec["candidates"]:
+        other = np.zeros(keep.shape, dtype=bool)
+        for silhouette, place in zip(silhouettes, places, strict=True):
+            put(other, silhouette, place)
+        placed.append(other & ~(cue | keep))
+    most = max(other.sum() for other in placed)  # in whole pixels some come a little nearer to what they must not touch
+    whole = [other for other in placed if other.sum() >= 0.98 * most]
+    return min(whole, key=lambda other: unlike(contrast(image, other), wanted))
+
+
+def put(mask: Mask, silhouette: Mask, place: list[float]) -> None:
+    """Set as many pixels of `mask` in a box as `silhouette` (h, w) has: in its form if the box is like its own."""
+    height, width = mask.shape
+    (x0, y0, x1, y1), (tall, wide) = to_pixels(as_boxes([place]), width, height)[0], silhouette.shape
+    if abs(x1 - x0 - wide) <= 1 and abs(y1 - y0 - tall) <= 1:
+        x0, y0 = min(round(place[0] * width), width - wide), min(round(place[1] * height), height - tall)
+        mask[y0 : y0 + tall, x0 : x0 + wide] |= silhouette
+    else:
+        part = np.arange((y1 - y0) * (x1 - x0)).reshape(y1 - y0, x1 - x0) < silhouette.sum()
+        mask[y0:y1, x0:x1] |= part
+
+
+def contrast(image: RGB, mask: Mask) -> tuple[float, float]:
+    """Local contrast of a part (height, width) of a picture in grey levels: spread of its luma, mean slope of it.
+
+    Slopes are those between pixels that both lie in the part.
+    """
+    if not mask.any():
+        return 0.0, 0.0
+    y, x, tall, wide = (cv2.boundingRect(mask.astype(np.uint8))[i] for i in (1, 0, 3, 2))
+    luma, inner = image[y : y + tall, x : x + wide] @ LUMA, mask[y : y + tall, x : x + wide]
+    across, down = inner[:, 1:] & inner[:, :-1], inner[1:] & inner[:-1]
+    slopes = np.concatenate([np.abs(np.diff(luma, axis=1))[across], np.abs(np.diff(luma, axis=0))[down]])
+    return float(luma[inner].std()), float(slopes.mean()) if len(slopes) else 0.0
+
+
+def unlike(found: tuple[float, float], wanted: tuple[float, float]) -> float:
+    """How far one contrast is from another: the sum of the logarithms of their ratios."""
+    return float(sum(abs(np.log((a + FAINT) / (b + FAINT))) for a, b in zip(found, wanted, strict=True)))
+
+
+def paste(image: RGB, donor: RGB, cue: Mask, source: list, target: list, keep: Mask, candidates: list) -> RGB:
+    """The picture with a part of the donor, scaled, over its `target` box, softly edged; `keep` is left as it is.
+
+    Args:
+        cue: the pixels of the donor that are meant, in its box `source`.
+        candidates: boxes of the donor, one of which is cut out in the form of `cue` instead of it.
+    """
+    x0, y0, x1, y1 = to_pixels(as_boxes([target]), image.shape[1], image.shape[0])[0].tolist()
+    left, top, right, bottom = to_pixels(as_boxes([source]), donor.shape[1], donor.shape[0])[0].tolist()
+    form = cue[top:bottom, left:right]
+    if form.mean() < LEAST_LEFT:
+        form = np.ones_like(form)
+    patch = donor[top:bottom, left:right]
+    if candidates:
+        wanted = contrast(patch, form)
+        scaled = [resized(cut_out(donor, box), form.shape) for box in candidates]
+        patch = min(scaled, key=lambda other: unlike(contrast(other, form), wanted))
+    size = (y1 - y0, x1 - x0)
     alpha = np.zeros(image.shape[:2], dtype=np.float32)
-    alpha[ty0:ty1, tx0:tx1] = cv2.resize(wanted.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    alpha[box_mask(image.shape, keep)] = 0
+    alpha[y0:y1, x0:x1] = resized(form.astype(np.float32), size)
+    alpha[keep] = 0
     layer = image.astype(np.float32)
-    layer[ty0:ty1, tx0:tx1] = patch
+    layer[y0:y1, x0:x1] = resized(patch, size)
     return blend(image, layer, soften(alpha))
 
 
-def exchange_background(image: RGB, donor: RGB, keep: list, avoid: list) -> RGB:
-    """The donor's picture with its own objects painted over and the picture's `keep` boxes laid on it."""
-    ground = cv2.resize(np.ascontiguousarray(donor), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_AREA)
-    holes = box_mask(ground.shape, avoid) & ~box_mask(image.shape, keep)
-    ground = registry.factory("fill", "inpaint")(ground, holes, np.random.default_rng(0))
-    alpha = 1 - soften(box_mask(image.shape, keep).astype(np.float32))
+def cut_out(image: RGB, box: list) -> RGB:
+    """The pixels of a box."""
+    x0, y0, x1, y1 = to_pixels(as_boxes([box]), image.shape[1], image.shape[0])[0]
+    return image[y0:y1, x0:x1]
+
+
+def resized(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The array at another (height, width)."""
+    if array.shape[:2] == shape:
+        return array
+    return np.asarray(cv2.resize(np.ascontiguousarray(array), shape[::-1], interpolation=cv2.INTER_AREA))
+
+
+def exchange_background(image: RGB, donor: RGB, keep: Mask, avoid: Mask) -> RGB:
+    """The donor's picture, its `avoid` painted over, with the picture's `keep` laid on it."""
+    ground = resized(donor, image.shape[:2])
+    holes = (resized(avoid.astype(np.uint8), image.shape[:2]) > 0) & ~keep
+    ground = fill_named("inpaint")(ground, holes, np.random.default_rng(0))
+    alpha = 1 - soften(keep.astype(np.float32))
     return blend(image, ground.astype(np.float32), alpha)
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Audit
-from pipeline.evidence.boxes import BoxFinder
-from pipeline.geometry import Boxes, area, as_boxes, inside, intersection
+from pipeline.evidence.boxes import OBJECT_SCORE, BoxFinder, undisputed
+from pipeline.evidence.manipulation import operator_of
+from pipeline.evidence.places import arrangements, grow, other_patches, place_like, visible
+from pipeline.geometry import Boxes, area, as_boxes, inside
 from pipeline.properties import PROPERTY_CUES
 from pipeline.store import key_of
 
@@ -21,8 +23,9 @@ LEAST_IMAGES = 8
 MOST_AREA = 0.6
 """A cue that fills more of the picture than this leaves no place for a placebo."""
 LEAST_VISIBLE = 0.4
-"""An edit must reach at least this share of the cue, the rest lying over the object."""
-TRIES = 60
+"""An edit must reach at least this share of the cue, the rest lying over the object's box."""
+MASK = "grabcut"
+"""Objects are kept and cues are carried over by their pixels, not by their boxes: see pipeline/evidence/masks.py."""
 DONORS = 24
 LEAST_DONORS = 3
 
@@ -80,6 +83,10 @@ class Planner:
         self.audit = audit
         self.cues = {row["cue_id"]: row for row in cues.to_pylist()}
         self.boxes = BoxFinder(list(self.cues.values()), detections, regions, assignments)
+        self._things: dict[str, list[list[float]]] = defaultdict(list)
+        for row in undisputed(detections).to_pylist():
+            if row["score"] >= OBJECT_SCORE:
+                self._things[row["image_id"]].append(row["box"])
         self.ids: list[str] = images["image_id"].to_pylist()
         self.label = dict(zip(self.ids, images["label"].to_pylist(), strict=True))
         self.group = dict(zip(self.ids, images["group"].to_pylist(), strict=True))
@@ -101,6 +108,10 @@ class Planner:
     def object(self, image_id: str) -> Boxes:
         """Where the picture's own labelled object is, if a detector can tell."""
         return self.boxes.object(image_id, self.audit.words(self.label[image_id]))
+
+    def things(self, image_id: str) -> Boxes:
+        """The boxes (n, 4) of whatever a detector is sure of in the picture, the cue and the object among them."""
+        return as_boxes(self._things.get(image_id, []))
 
     def unsure(self, found: Boxes) -> bool:
         """Whether a detector looked for a picture's object and didn't find it: an edit could then hit the object."""
@@ -160,8 +171,8 @@ def plan(
 def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tuple[list[Pair], str]:
     """The pairs of one experiment, or none and the reason."""
     cue = planner.cues[cue_id]
-    if cue["untestable"]:
-        return [], cue["untestable"]
+    if why := why_untestable(cue, direction):
+        return [], why
     operator = cue["operator"].partition(":")[0]
     makers = {
         ("region", "removal"): region_removal,
@@ -170,6 +181,8 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
         ("background", "insertion"): background_exchange,
         ("property", "removal"): property_change,
         ("property", "insertion"): property_change,
+        ("geometry", "removal"): whole_image_change,
+        ("geometry", "insertion"): whole_image_change,
     }
     removal = direction == "removal"
     subjects = [
@@ -191,10 +204,18 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
     return pairs, ""
 
 
+def why_untestable(cue: dict[str, Any], direction: str) -> str:
+    """Why a cue has no edit in this direction, or empty; a line of `untestable` may be for one direction alone."""
+    lines = [line.partition(": ") for line in cue["untestable"].splitlines()]
+    if not {way for way, _, _ in lines} <= {"removal", "insertion"}:
+        return cue["untestable"]
+    return next((why for way, _, why in lines if way == direction), "")
+
+
 def region_removal(
     planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
 ) -> list[Pair]:
-    """Fill the cue's boxes; placebo: fill as large boxes elsewhere. One pair a fill."""
+    """Fill all of the cue's boxes at once; placebo: fill as many pixels elsewhere. One pair a fill."""
     pairs: list[Pair] = []
     used = 0
     for image_id in pool:
@@ -207,30 +228,29 @@ def region_removal(
             continue
         if len(keep) and inside(keep, boxes).max() > planner.audit.ablate.max_cover:
             continue
-        elsewhere = [
-            place_elsewhere(box, np.concatenate([boxes, keep]), rng, visible(box[None], keep)) for box in boxes
-        ]
-        if any(place is None for place in elsewhere):
+        pieces, elsewhere = arrangements(boxes, keep, rng)
+        if not elsewhere:
             continue
         used += 1
         seed = int(rng.integers(2**31))
         for fill in planner.audit.ablate.fills:
-            edit = {"op": "fill", "fill": fill, "boxes": boxes.tolist(), "keep": keep.tolist(), "seed": seed}
-            pairs.append(
-                pair_of(
-                    image_id,
-                    fill,
-                    edit,
-                    {**edit, "boxes": [place.tolist() for place in elsewhere if place is not None]},
-                )
-            )
+            edit = {
+                "op": "fill",
+                "fill": fill,
+                "boxes": boxes.tolist(),
+                "keep": keep.tolist(),
+                "mask": MASK,
+                "seed": seed,
+            }
+            placebo = {**edit, "boxes": pieces.tolist(), "candidates": [places.tolist() for places in elsewhere]}
+            pairs.append(pair_of(image_id, fill, edit, placebo))
     return pairs
 
 
 def region_insertion(
     planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
 ) -> list[Pair]:
-    """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same place."""
+    """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same form."""
     donors = donor_patches(planner, label, cue_id, rng)
     pairs: list[Pair] = []
     for image_id in pool:
@@ -240,7 +260,7 @@ def region_insertion(
         if planner.unsure(keep):
             continue
         for number in rng.permutation(len(donors))[:6]:
-            donor_id, box, other, avoid = donors[number]
+            donor_id, box, others, avoid = donors[number]
             target = place_like(box, keep, rng)
             if target is None or planner.group[donor_id] == planner.group[image_id]:
                 continue
@@ -251,8 +271,9 @@ def region_insertion(
                 "to": target.tolist(),
                 "keep": keep.tolist(),
                 "avoid": avoid.tolist(),
+                "mask": MASK,
             }
-            pairs.append(pair_of(image_id, "paste", edit, {**edit, "from": other.tolist()}))
+            pairs.append(pair_of(image_id, "paste", edit, {**edit, "candidates": others.tolist()}))
             break
     return pairs
 
@@ -260,7 +281,7 @@ def region_insertion(
 def donor_patches(
     planner: Planner, label: str, cue_id: str, rng: np.random.Generator
 ) -> list[tuple[str, Boxes, Boxes, Boxes]]:
-    """Donors of the selection half: picture, the cue's best box, an equally large box of something else, the object.
+    """Donors of the selection half: picture, the cue's best box, boxes of something else, the object.
 
     Pictures of other classes where there are enough: a patch from the class's own could carry a part of its object.
     """
@@ -274,9 +295,9 @@ def donor_patches(
         box = grow(boxes[:1], 0.05)[0]
         if area(box[None])[0] > MOST_AREA / 2 or visible(box[None], avoid) < 1 - LEAST_VISIBLE / 2:
             continue
-        other = place_elsewhere(box, np.concatenate([boxes, avoid]), rng, 1.0)
-        if other is not None:
-            patches.append((image_id, box, other, avoid))
+        others = other_patches(box, np.concatenate([boxes, avoid]), planner.things(image_id), rng)
+        if len(others):
+            patches.append((image_id, box, others, avoid))
     strangers = [patch for patch in patches if planner.label[patch[0]] != label]
     return (strangers if len(strangers) >= LEAST_DONORS else patches)[:DONORS]
 
@@ -302,13 +323,13 @@ def background_exchange(
             break
         if not len(keep) or area(keep).sum() > MOST_AREA:
             continue
-        keep = grow(keep, 0.02)
         having, lacking = by_label[sources[rng.integers(len(sources))]]
         specs = []
         for donors in (lacking, having) if removal else (having, lacking):
             donor_id = donors[rng.integers(len(donors))]
             avoid = grow(planner.object(donor_id))
-            specs.append({"op": "background", "donor": donor_id, "keep": keep.tolist(), "avoid": avoid.tolist()})
+            kept = {"keep": keep.tolist(), "avoid": avoid.tolist(), "mask": MASK}
+            specs.append({"op": "background", "donor": donor_id, **kept})
         pairs.append(pair_of(image_id, "background", specs[0], specs[1]))
     return pairs
 
@@ -338,39 +359,11 @@ def property_change(
     return pairs
 
 
-def grow(boxes: Boxes, share: float = 0.1) -> Boxes:
-    """Boxes larger by a share of their size on each side: an edit must hide the outline too."""
-    margin = share * (boxes[:, 2:] - boxes[:, :2])
-    return as_boxes(np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1))
-
-
-def visible(boxes: Boxes, keep: Boxes) -> float:
-    """Share of the boxes' area that lies outside the `keep` boxes."""
-    if not len(keep) or not len(boxes):
-        return 1.0
-    covered = np.minimum(intersection(boxes, keep).sum(axis=1), area(boxes))
-    return float(1 - covered.sum() / max(area(boxes).sum(), 1e-12))
-
-
-def place_elsewhere(box: Boxes, avoid: Boxes, rng: np.random.Generator, share: float) -> Boxes | None:
-    """A box of `share` of the area of `box`, of its shape, at random where it overlaps `avoid` least.
-
-    None if every place tried overlaps by more than a fifth.
-    """
-    size = (box[2:] - box[:2]) * np.sqrt(share)
-    corners = rng.random((TRIES, 2)) * (1 - size)
-    places = np.concatenate([corners, corners + size], axis=1)
-    overlap = inside(places, avoid).sum(axis=1) if len(avoid) else np.zeros(TRIES)
-    best = int(overlap.argmin())
-    return places[best] if overlap[best] <= 0.2 else None
-
-
-def place_like(box: Boxes, keep: Boxes, rng: np.random.Generator) -> Boxes | None:
-    """The same place as in the donor, or its mirror image, or a random one: whichever first is clear of the object."""
-    width, height = box[2:] - box[:2]
-    mirrored = np.array([1 - box[2], box[1], 1 - box[0], box[3]])
-    corners = rng.random((8, 2)) * (1 - np.array([width, height]))
-    for place in [box, mirrored, *np.concatenate([corners, corners + np.array([width, height])], axis=1)]:
-        if not len(keep) or inside(place[None], keep).sum() <= 0.2:
-            return place
-    return None
+def whole_image_change(
+    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+) -> list[Pair]:
+    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone."""
+    chosen = operator_of(planner.cues[cue_id]["operator"], "removal" if removal else "insertion")
+    like = {"name": chosen["name"], "strength": chosen["strength"]}
+    edit, placebo = {"op": "geometry", **like}, {"op": "geometry", **chosen["placebo"], "like": like}
+    return [pair_of(image_id, "geometry", edit, placebo) for image_id in pool[: planner.audit.ablate.images]]

@@ -20,8 +20,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.evidence.boxes import undisputed
+from pipeline.evidence.geometry_edits import FITTING
+from pipeline.evidence.manipulation import MOST_IMAGES, choose_operator, images_to_try, in_words, try_operators
 from pipeline.evidence.texts import text_embeddings
-from pipeline.models.protocols import RegionEncoder
+from pipeline.images import RGB
+from pipeline.models.protocols import Floats, RegionEncoder
 from pipeline.properties import PROPERTY_CUES, property_score
 from pipeline.records import PROPERTIES, THINGS, matrix, table
 
@@ -113,8 +116,14 @@ def find_cues(
     encoder: RegionEncoder | None,
     cache: Path,
     count: Callable[[str, int], None],
+    load: Callable[[pa.Table], list[RGB]] | None = None,
+    seed: int = 0,
 ) -> Cues:
-    """Every cue of the audit with its score and presence in each image, in a fixed order."""
+    """Every cue of the audit with its score and presence in each image, in a fixed order.
+
+    `load` reads the pictures of some rows of `images`; without it cues of the whole image that are known in words
+    only can't be tested.
+    """
     image_ids: list[str] = images["image_id"].to_pylist()
     index = {image_id: number for number, image_id in enumerate(image_ids)}
     rows: list[dict] = []
@@ -155,6 +164,10 @@ def find_cues(
     known = {phrase: found for phrase, found in words.items() if phrase not in PROPERTY_CUES}
     whole = [phrase for phrase, (cue_type, _) in sorted(known.items()) if not (cue_type in THINGS and has_detector)]
     similarity = whole_image_scores(embeddings, index, whole, encoder, cache, count)
+    operators: dict[str, dict[str, dict]] = {}
+    if load is not None and encoder is not None:
+        typed = {phrase: known[phrase][0] for phrase in similarity if known[phrase][0] in FITTING}
+        operators = whole_image_operators(images, similarity, typed, selection, encoder, cache, count, load, seed)
     for phrase, (cue_type, source) in sorted(known.items()):
         if cue_type in THINGS and has_detector:
             scores = best.get(phrase, np.zeros(len(index)))
@@ -162,9 +175,12 @@ def find_cues(
             add(f"thing:{phrase}", phrase, cue_type, "named", "region", source, scores, cut)
         elif phrase in similarity:
             scores = similarity[phrase]
-            operator, why = (
-                ("background", "") if cue_type == "Background" and has_detector else ("", untestable(cue_type))
-            )
+            if phrase in operators:
+                operator, why = in_words(operators[phrase])
+            elif cue_type == "Background" and has_detector:
+                operator, why = "background", ""
+            else:
+                operator, why = "", untestable(cue_type)
             add(
                 f"scene:{phrase}",
                 phrase,
@@ -214,8 +230,43 @@ def find_cues(
 def untestable(cue_type: str) -> str:
     """Why a cue of this type, known in words alone, has no edit that removes or inserts it."""
     if cue_type == "Background":
-        return "a background is exchanged round the object's box, and no detector is configured to find the object"
+        return "a background is exchanged round the object, and no detector is configured to find the object"
+    if cue_type in THINGS:
+        return "things are taken out and put in by their boxes, and no detector is configured to find them"
     return f"no edit changes the {cue_type.lower()} of a picture without making a new picture"
+
+
+def whole_image_operators(
+    images: pa.Table,
+    similarity: dict[str, NDArray[np.float64]],
+    typed: dict[str, str],
+    selection: NDArray[np.bool_],
+    encoder: RegionEncoder,
+    cache: Path,
+    count: Callable[[str, int], None],
+    load: Callable[[pa.Table], list[RGB]],
+    seed: int,
+) -> dict[str, dict[str, dict]]:
+    """For each phrase of `typed` (phrase to cue type) the operator of each direction, by a manipulation check.
+
+    All phrases share the images that are tried and their vectors.
+    """
+    if not typed or not selection.any():
+        return {}
+    scores = np.stack([similarity[phrase] for phrase in typed], axis=1)[selection]
+    rows = images_to_try(scores, MOST_IMAGES, np.random.default_rng([seed, 31]))
+    pictures = load(images.take(np.flatnonzero(selection)[rows]))
+    tried = try_operators(pictures, sorted(set(typed.values())), encoder, count)
+    words = phrase_directions(list(typed), encoder, cache, count)
+    chosen: dict[str, dict[str, dict]] = {}
+    for number, (phrase, cue_type) in enumerate(typed.items()):
+        mine = scores[:, number]
+        present = mine[rows] >= otsu(mine)
+        chosen[phrase] = {
+            direction: choose_operator(tried, words[number], present, float(mine.std()), cue_type, direction)
+            for direction in ("removal", "insertion")
+        }
+    return chosen
 
 
 def best_scores(detections: pa.Table, index: dict[str, int]) -> dict[str, NDArray[np.float64]]:
@@ -242,13 +293,19 @@ def whole_image_scores(
     order = [index[image_id] for image_id in embeddings["image_id"].to_pylist()]
     vectors = np.empty((len(index), len(embeddings["embedding"][0])), dtype=np.float32)
     vectors[order] = matrix(embeddings["embedding"])
+    scores = vectors @ phrase_directions(phrases, encoder, cache, count).T
+    return {phrase: scores[:, number].astype(np.float64) for number, phrase in enumerate(phrases)}
+
+
+def phrase_directions(
+    phrases: list[str], encoder: RegionEncoder, cache: Path, count: Callable[[str, int], None]
+) -> Floats:
+    """(phrases, d): an image's vector times one of these is its score for the phrase."""
     texts = [template.format(phrase) for phrase in phrases for template in TEMPLATES]
     encoded = text_embeddings(encoder, [*texts, *NEUTRAL], cache, count)
     per_phrase = encoded[: len(texts)].reshape(len(phrases), len(TEMPLATES), -1).mean(axis=1)
     per_phrase /= np.maximum(np.linalg.norm(per_phrase, axis=1, keepdims=True), 1e-12)
-    neutral = encoded[len(texts) :].mean(axis=0)
-    scores = vectors @ per_phrase.T - (vectors @ neutral)[:, None]
-    return {phrase: scores[:, number].astype(np.float64) for number, phrase in enumerate(phrases)}
+    return per_phrase - encoded[len(texts) :].mean(axis=0)
 
 
 def cluster_scores(

@@ -20,6 +20,7 @@ from pipeline.evidence.boxes import BoxFinder
 from pipeline.evidence.presence import Cues, find_cues, phi
 from pipeline.evidence.texts import text_embeddings
 from pipeline.geometry import area, intersection
+from pipeline.images import RGB
 from pipeline.metrics import association, ravl, spurlens
 from pipeline.metrics.intervals import Interval
 from pipeline.models.protocols import Detector, RegionEncoder
@@ -51,6 +52,7 @@ def measure(
     classes: Sequence[str],
     detector: Detector | None,
     encoder: RegionEncoder | None,
+    load: Callable[[pa.Table], list[RGB]],
     cache: Path,
     count: Callable[[str, int], None],
     progress: Callable[[int, int], None],
@@ -61,6 +63,7 @@ def measure(
     cues = find_cues(
         images, attributes, detections, embeddings, clusters, assignments,
         selection=halves["selection"], has_detector=detector is not None, encoder=encoder, cache=cache, count=count,
+        load=load, seed=audit.seed,
     )  # fmt: skip
     place = {name: number for number, name in enumerate(classes)}
     labels = np.array([place[label] for label in images["label"].to_pylist()])

@@ -1,58 +1,130 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import pyarrow as pa
+import pytest
 
-from pipeline.evidence.experiments import grow, place_elsewhere, place_like, visible
-from pipeline.geometry import area, as_boxes, inside
+from pipeline.config import Audit
+from pipeline.evidence.experiments import Planner, pairs_for
+from pipeline.evidence.manipulation import in_words
+from pipeline.geometry import area, as_boxes, intersection
+from pipeline.records import table
 
-corner = st.floats(0, 0.6)
-side = st.floats(0.1, 0.4)
-
-
-@st.composite
-def one_box(draw) -> np.ndarray:
-    x, y, w, h = draw(corner), draw(corner), draw(side), draw(side)
-    return np.array([x, y, min(x + w, 1), min(y + h, 1)])
-
-
-@settings(max_examples=60)
-@given(one_box(), one_box(), st.integers(0, 1000))
-def test_a_placebo_lies_elsewhere_and_is_as_large(cue: np.ndarray, obj: np.ndarray, seed: int) -> None:
-    avoid = as_boxes([cue, obj])
-    place = place_elsewhere(cue, avoid, np.random.default_rng(seed), 1.0)
-    if place is None:
-        return
-    assert (place >= 0).all() and (place <= 1 + 1e-9).all()
-    np.testing.assert_allclose(area(place[None]), area(cue[None]), rtol=1e-6)
-    assert inside(place[None], avoid).sum() <= 0.2 + 1e-9
+OBJECT, CUE, OTHER = [0.4, 0.35, 0.65, 0.7], [0.05, 0.7, 0.2, 0.9], [0.75, 0.05, 0.95, 0.25]
+BAR = [0.0, 0.86, 1.0, 1.0]
+TILT = {
+    "insertion": {"name": "rotate", "strength": 20.0, "shift": 2.0, "placebo": {"name": "shift_x", "strength": 0.25}},
+    "removal": {"why": "no edit of the whole picture takes it out"},
+}
+CUES = {
+    "thing:buoy": "region",
+    "thing:caption bar": "region",
+    "scene:tilted": in_words(TILT)[0],
+    "scene:beach": "background",
+}
 
 
-def test_a_placebo_shrinks_with_the_part_of_the_cue_that_may_be_edited() -> None:
-    box = np.array([0.0, 0.0, 0.4, 0.4])
-    place = place_elsewhere(box, as_boxes([box]), np.random.default_rng(0), 0.25)
-    np.testing.assert_allclose(area(place[None]), 0.04)
+@pytest.fixture(scope="module")
+def planner() -> Planner:
+    """80 images of two classes; every second one has all cues."""
+    ids = [f"i{number:02d}" for number in range(80)]
+    having = [number % 2 == 0 for number in range(80)]
+    images = pa.table(
+        {
+            "image_id": ids,
+            "label": ["boat" if number % 4 < 2 else "car" for number in range(80)],
+            "group": ids,
+            "split": ["selection" if number < 40 else "estimation" for number in range(80)],
+        }
+    )
+    rng = np.random.default_rng(0)
+    detections = []
+    for image_id, label, present in zip(ids, images["label"].to_pylist(), having, strict=True):
+        shift = np.tile(rng.uniform(-0.03, 0.03, 2), 2)
+        seen = {label: OBJECT, "lamp": OTHER, **({"buoy": CUE, "caption bar": BAR} if present else {})}
+        for phrase, box in seen.items():
+            moved = box if phrase == "caption bar" else (np.array(box) + shift).tolist()
+            detections.append({"image_id": image_id, "phrase": phrase, "score": 0.9, "box": moved})
+    cues = [
+        {
+            "cue_id": cue_id, "name": cue_id, "cue_type": "", "kind": "named", "operator": operator, "source": "list",
+            "threshold": 0.5, "untestable": in_words(TILT)[1] if cue_id == "scene:tilted" else "",
+        }
+        for cue_id, operator in CUES.items()
+    ]  # fmt: skip
+    presence = [
+        {"image_id": image_id, "cue_id": cue_id, "score": float(present), "present": present}
+        for image_id, present in zip(ids, having, strict=True)
+        for cue_id in CUES
+    ]
+    audit = Audit.from_dict(
+        {
+            "data": {"path": "."},
+            "model": {"kind": "python", "factory": "tests.fakes:patch_lover"},
+            "ablate": {"images": 8},
+        }
+    )
+    return Planner(
+        images, table("detections", detections), table("regions", []), table("assignments", []),
+        table("cues", cues), table("presence", presence), audit,
+    )  # fmt: skip
 
 
-def test_no_room_no_placebo() -> None:
-    whole = np.array([0.0, 0.0, 1.0, 1.0])
-    assert place_elsewhere(np.array([0, 0, 0.5, 0.5]), as_boxes([whole]), np.random.default_rng(0), 1.0) is None
+@pytest.mark.parametrize("cue_id", ["thing:buoy", "thing:caption bar"])
+def test_a_removal_has_several_places_of_equal_area_for_its_placebo(planner: Planner, cue_id: str) -> None:
+    pairs, reason = pairs_for(planner, "boat", cue_id, "removal")
+    assert not reason and len(pairs) == 8 * len(planner.audit.ablate.fills)
+    for pair in pairs:
+        edit, placebo = (arm.spec for arm in pair.edits)
+        assert {**placebo, "boxes": edit["boxes"], "candidates": 0} == {**edit, "candidates": 0}
+        clear = as_boxes(edit["boxes"] + edit["keep"])
+        np.testing.assert_allclose(area(as_boxes(placebo["boxes"])).sum(), area(as_boxes(edit["boxes"])).sum())
+        assert len(placebo["candidates"]) >= 2
+        for places in placebo["candidates"]:
+            assert len(places) == len(placebo["boxes"])
+            np.testing.assert_allclose(area(as_boxes(places)).sum(), area(as_boxes(edit["boxes"])).sum(), rtol=1e-6)
+            assert not intersection(as_boxes(places), clear).any()
 
 
-@settings(max_examples=60)
-@given(one_box(), one_box(), st.integers(0, 1000))
-def test_a_cue_is_put_where_it_was_unless_the_object_is_there(cue: np.ndarray, obj: np.ndarray, seed: int) -> None:
-    place = place_like(cue, as_boxes([obj]), np.random.default_rng(seed))
-    clear = inside(cue[None], as_boxes([obj])).sum() <= 0.2
-    if clear:
-        np.testing.assert_allclose(place, cue)
-    elif place is not None:
-        assert inside(place[None], as_boxes([obj])).sum() <= 0.2
+def test_an_insertion_and_its_placebo_come_from_one_donor_of_the_selection_half(planner: Planner) -> None:
+    pairs, reason = pairs_for(planner, "boat", "thing:buoy", "insertion")
+    assert not reason and len(pairs) == 8
+    for pair in pairs:
+        edit, placebo = (arm.spec for arm in pair.edits)
+        assert {key: placebo[key] for key in edit} == edit
+        assert edit["donor"] in planner.selection and planner.label[edit["donor"]] == "car"
+        others = as_boxes(placebo["candidates"])
+        assert not intersection(others, as_boxes([edit["from"], *edit["avoid"]])).any()
+        lamp = planner.things(edit["donor"])[1:2]
+        assert intersection(others[:1], lamp)[0, 0] == pytest.approx(area(lamp)[0], rel=1e-6)
 
 
-@given(one_box())
-def test_visible_share(box: np.ndarray) -> None:
-    assert visible(box[None], as_boxes([])) == 1
-    assert visible(box[None], box[None]) < 1e-9
-    assert (inside(box[None], grow(box[None])) > 1 - 1e-9).all()
+def test_a_cue_of_the_whole_image_is_put_in_by_its_operator(planner: Planner) -> None:
+    pairs, reason = pairs_for(planner, "boat", "scene:tilted", "insertion")
+    assert not reason and len(pairs) == 8
+    for pair in pairs:
+        edit, placebo = (arm.spec for arm in pair.edits)
+        assert edit == {"op": "geometry", "name": "rotate", "strength": 20.0}
+        assert placebo["like"] == {"name": "rotate", "strength": 20.0} and placebo["name"] == "shift_x"
+    assert pairs_for(planner, "boat", "scene:tilted", "removal") == ([], TILT["removal"]["why"])
+
+
+def test_both_arms_of_a_new_background_keep_the_object_by_its_pixels(planner: Planner) -> None:
+    pairs, reason = pairs_for(planner, "boat", "scene:beach", "removal")
+    assert not reason
+    for pair in pairs:
+        without, with_cue = (arm.spec for arm in pair.edits)
+        assert without["keep"] == with_cue["keep"] and without["mask"] == with_cue["mask"] == "grabcut"
+        assert not planner.present(without["donor"], "scene:beach")
+        assert planner.present(with_cue["donor"], "scene:beach")
+
+
+def test_the_plan_repeats_and_is_plain_data(planner: Planner) -> None:
+    for cue_id in CUES:
+        first, again = (pairs_for(planner, "boat", cue_id, "insertion")[0] for _ in range(2))
+        assert [pair.pair_id for pair in first] == [pair.pair_id for pair in again]
+        for pair in first:
+            for edit in pair.edits:
+                assert json.loads(json.dumps(edit.spec)) == edit.spec
