@@ -84,10 +84,10 @@ SCHEMAS: dict[str, pa.Schema] = {
         name=TEXT,
         cue_type=TEXT,
         kind=TEXT,  # named | unnamed
-        operator=TEXT,  # how it is ablated: region, background, property:<name>, or empty with a reason
+        operator=TEXT,  # region, background, property:<name>, geometry:<edits>, or empty with a reason
         source=TEXT,
         threshold=REAL,
-        untestable=TEXT,  # why it can't be ablated, or empty
+        untestable=TEXT,  # why it can't be ablated, a line a direction, or empty
     ),
     "presence": _schema(image_id=TEXT, cue_id=TEXT, score=REAL, present=YES),
     "measures": _schema(
@@ -126,7 +126,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         label=TEXT,
         cue_id=TEXT,
         direction=TEXT,  # removal | insertion
-        fill=TEXT,  # how the pixels were replaced: a fill's name, or paste, background, property
+        fill=TEXT,  # how the pixels were replaced: a fill's name, or paste, background, property, geometry
         arm=TEXT,  # edit | placebo
         image_id=TEXT,
         group=TEXT,

@@ -96,9 +96,10 @@ def one(label: str) -> str:
 
 
 def manner(finding: Row, operator: str = "") -> str:
-    """How a cue is ablated: region, background or property; without `operator` (cues table), by its type."""
+    """How a cue is ablated: region, background or the look of the whole; without `operator` (cues table), by type."""
     if operator:
-        return operator.partition(":")[0]
+        kind = operator.partition(":")[0]
+        return "property" if kind == "geometry" else kind
     if finding["kind"] == "unnamed" or finding["cue_type"] in ("Co-occurring Objects", "Shape", ""):
         return "region"
     return "background" if finding["cue_type"] == "Background" else "property"

@@ -1,9 +1,10 @@
 """ablate: what happens to the model's answer when a cue is taken out or put in, less what a placebo does.
 
 Experiments use the estimation half; donors of pixels come from the selection half. Every edit has a placebo: the
-same operation with the same fill on an equal area away from cue and object (removal), a patch of the same donor that
-is not the cue (insertion), a background of the same donor class without the cue, or an equally large change of an
-unrelated property. The object's own pixels are never edited where a detector can tell them.
+same operation with the same fill on an equal area away from cue and object, alike in contrast and place (removal); a
+patch of the same outline from elsewhere in the donor, alike in contrast (insertion); a background of the same donor
+class without the cue; an equally large change of an unrelated property, or another edit of the whole picture that
+leaves the cue alone. The object's own pixels are never edited where a detector can tell them.
 """
 
 from __future__ import annotations

@@ -72,6 +72,11 @@ def test_sentence(removal: tuple, insertion: tuple, expected: str) -> None:
             "property:red tint",
             "Without the look “red tint” the",
         ),
+        (
+            {"cue": "tilted view", "cue_type": "Orientation"},
+            "geometry:removal by rotate -20",
+            "Without the look “tilted view” the",
+        ),
         ({"cue": "watermark", "cue_type": "Texture and Noise"}, "region", "Without the watermark the"),
         ({"cue": "cluster 3", "kind": "unnamed"}, "region", "Without the regions “cluster 3” the"),
         ({"cue": "regions like 'sea'", "kind": "unnamed"}, "region", "Without the regions like 'sea' the"),
