@@ -115,7 +115,14 @@ def test_a_picture_that_is_gone_leaves_a_gap_not_a_crash() -> None:
 def test_pictures_stop_at_the_size_limit_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembling, "MAX_PICTURE_BYTES", 1)
     rows = [
-        finding(finding_id=f"f{i}", harm=i / 10, harm_lower=i / 10, evidence_ids=[IDS[i]], evidence_boxes=[[]])
+        finding(
+                finding_id=f"f{i}",
+                verdict="confirmed",
+                harm=i / 10,
+                harm_lower=i / 10,
+                evidence_ids=[IDS[i]],
+                evidence_boxes=[[]],
+            )
         for i in range(3)
     ]
     data = assemble(run(["boat"]), tables(rows, []), load, redo)
