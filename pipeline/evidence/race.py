@@ -6,8 +6,8 @@ turns over the images. Every experiment starts with a few images. Then
 - a direction whose edit moves the model's margin too little to flip answers is *futile*; so is one that, at the best
   rate its images leave open, could no longer be confirmed with the images at hand. Futility confirms nothing, so it
   can't raise false findings: its bounds are of moderate strength;
-- a finding is *confirmed* once its e-value passes e-BH over all experiments and one direction shows it alone (the
-  verdict of stages/rank.py); it goes on only while its harm can't be told from its neighbours' in its class;
+- a finding is *confirmed* once its e-value passes e-BH over all findings in the race and one direction shows it alone
+  (about the verdict of stages/rank.py); it goes on only while its harm can't be told from another confirmed one's;
 - the rest goes on until its images are used up.
 
 The e-values are anytime-valid (metrics/anytime.py), so that stopping by them is no optional stopping. One reservation:
@@ -41,7 +41,7 @@ SURE = 0.9
 FLIPS = 0.05
 """A direction whose expected flips, at that bound, are no more than this share is futile."""
 APART = 0.84
-"""Two findings of a class are told apart if one's harm is likelier than this to be the larger."""
+"""Two confirmed findings are told apart if one's harm is likelier than this to be the larger."""
 SAME_CUE = 0.6
 """Two cues whose presence correlates this much (phi) are one cue by two names: their order settles nothing."""
 NARROW = 0.2
@@ -123,7 +123,7 @@ def next_round(lanes: list[Lane], audit: Audit, alike: Callable[[str, str], bool
             rivals = [
                 [lanes[n] for n in findings[other]]
                 for other in names
-                if other != key and other[0] == key[0] and sure[other] and not alike(other[1], key[1])
+                if other != key and sure[other] and not (other[0] == key[0] and alike(other[1], key[1]))
             ]
             close = any(not told_apart(mine, rival) for rival in rivals)
             for n in numbers:
@@ -142,7 +142,7 @@ def next_round(lanes: list[Lane], audit: Audit, alike: Callable[[str, str], bool
                 lane.stopped = "no effect"
             else:
                 wanted[n] = lane.turns(STEP)
-        if hopeless([lane for n, lane in zip(numbers, mine, strict=True)], audit, needed):
+        if hopeless(mine, [lanes[n].left if n in wanted else 0 for n in numbers], audit, needed):
             for n in numbers:
                 if wanted.pop(n, 0):
                     lanes[n].stopped = "hopeless"
@@ -184,9 +184,13 @@ def futile(lane: Lane, audit: Audit) -> bool:
     return float(np.where(safety > 0, reached, 0.0).mean()) <= FLIPS
 
 
-def hopeless(lanes: list[Lane], audit: Audit, needed: float) -> bool:
-    """Whether a finding can't be expected to reach the e-value `needed`, with the images left to its directions."""
-    reach = [np.log(direction_e(lane.score, audit)) + lane.left * growth(lane, audit) for lane in lanes if lane.taken]
+def hopeless(lanes: list[Lane], left: list[int], audit: Audit, needed: float) -> bool:
+    """Whether a finding can't be expected to reach the e-value `needed`, with the images left to each direction."""
+    reach = [
+        np.log(direction_e(lane.score, audit)) + more * growth(lane, audit)
+        for lane, more in zip(lanes, left, strict=True)
+        if lane.taken
+    ]
     return np.logaddexp.reduce([*reach, sum(reach)]) - np.log(len(reach) + (len(reach) > 1)) < np.log(needed)
 
 
