@@ -191,6 +191,8 @@ def hopeless(lanes: list[Lane], left: list[int], audit: Audit, needed: float) ->
         for lane, more in zip(lanes, left, strict=True)
         if lane.taken
     ]
+    if not reach:
+        return False
     return np.logaddexp.reduce([*reach, sum(reach)]) - np.log(len(reach) + (len(reach) > 1)) < np.log(needed)
 
 

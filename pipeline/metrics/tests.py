@@ -85,11 +85,11 @@ def bounded_mean(values: ArrayLike, mean: float, rng: np.random.Generator, n_dra
     Returns:
         In (0, 1]; NaN without a value.
     """
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    if not len(values):
+    effects = np.asarray(values, float)
+    known = effects[~np.isnan(effects)]
+    if not len(known):
         return float("nan")
-    padded = np.append(values, -1.0) - mean
+    padded = np.append(known, -1.0) - mean
     weights = rng.standard_exponential((n_draws, len(padded)))
     return float((1 + (weights @ padded <= 0).sum()) / (1 + n_draws))
 

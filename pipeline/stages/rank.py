@@ -211,8 +211,8 @@ def _finding(
         row[f"{name}_effect_upper"] = tested.flips.upper if tested else NAN
         row[f"{name}_n"] = tested.flips.n if tested else 0
         row[f"{name}_p"] = tested.p if tested else NAN
-        for end, value in zip(("", "_lower", "_upper"), tested.score if tested else (NAN, NAN, NAN), strict=True):
-            row[f"{name}_score_effect{end}"] = float(value)
+        for bound, end in zip(("estimate", "lower", "upper"), ("", "_lower", "_upper"), strict=True):
+            row[f"{name}_score_effect{end}"] = float(getattr(tested.score, bound)) if tested else NAN
     row["fill_spread"] = both["removal"].flips.fill_spread if "removal" in both else NAN
     row["smallest_effect"] = min((tested.flips.smallest for tested in both.values()), default=NAN)
     row["p"] = NAN if core or not both else min(1.0, len(both) * min(tested.p for tested in both.values()))
