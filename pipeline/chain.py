@@ -78,7 +78,7 @@ STAGES: dict[str, Stage] = {
     "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
     "measure": Stage(measure.measure, ("cues", "presence", "measures")),
-    "ablate": Stage(ablate.ablate, ("edits", "untested")),
+    "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
     "rank": Stage(rank.rank, ("findings",)),
     "report": Stage(report.report, ()),
     "export": Stage(export.export, ()),
@@ -240,6 +240,14 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
             "images": len(images),
             "quarantined": len(folder.read("quarantine")),
             "per_class": dict(Counter(images["label"].to_pylist())),
+        }
+    if stage == "ablate":
+        experiments = folder.read("experiments").to_pylist()
+        run["ablation"] = {
+            "mode": run["audit"]["ablate"]["mode"],
+            "forwards": sum(row["forwards"] for row in experiments),
+            "exhaustive_forwards": sum(row["exhaustive_forwards"] for row in experiments),
+            "experiments": experiments,
         }
     if stage == list(STAGES)[-1]:
         run["finished"] = _now()

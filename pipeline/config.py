@@ -66,6 +66,9 @@ class Ablate(Section):
     """Counterfactual edits and their placebos."""
 
     enabled: bool = True
+    mode: Literal["racing", "exhaustive"] = Field(
+        default="racing", description="spend edits where the ranking is undecided, or make every edit with every fill"
+    )
     fills: list[str] = Field(default=["mean", "blur", "inpaint"], min_length=1)
     budget: int = Field(default=20_000, ge=0, description="most edited images that the model under test is shown")
     images: int = Field(
@@ -87,7 +90,9 @@ class Rank(Section):
     """Verdicts and their order."""
 
     q: float = Field(default=0.05, gt=0, lt=1, description="false-discovery rate of the confirmed findings")
-    correction: Literal["bh", "by"] = Field(default="bh", description="Benjamini-Hochberg or -Yekutieli")
+    correction: Literal["bh", "by"] = Field(
+        default="bh", description="Benjamini-Hochberg or -Yekutieli, where the ablation is exhaustive; a race has e-BH"
+    )
     smallest_effect: float = Field(
         default=0.05, ge=0, lt=1, description="an effect below this is of no practical interest"
     )

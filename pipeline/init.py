@@ -52,6 +52,7 @@ embed:
   regions: roi_align        # or crops: slower, sharper
 
 ablate:
+  mode: racing                   # edits go where the ranking is undecided; or exhaustive: every edit with every fill
   fills: [mean, blur, inpaint]   # more than one, because a fill is itself a cue
   budget: 20000                  # most edited images shown to the model
   images: 40                     # images an experiment

@@ -138,6 +138,17 @@ SCHEMAS: dict[str, pa.Schema] = {
         hit_before=YES,  # predicted as the class
         hit_after=YES,
     ),
+    # one row an experiment that was made
+    "experiments": _schema(
+        label=TEXT,
+        cue_id=TEXT,
+        direction=TEXT,
+        images=WHOLE,  # that were edited
+        images_at_hand=WHOLE,
+        forwards=WHOLE,  # edits and placebos that the model was shown
+        exhaustive_forwards=WHOLE,  # what every edit with every fill would have taken
+        stopped=TEXT,  # why no more images were edited
+    ),
     "untested": _schema(label=TEXT, cue_id=TEXT, direction=TEXT, reason=TEXT),
     # rank
     "findings": _schema(
@@ -159,15 +170,22 @@ SCHEMAS: dict[str, pa.Schema] = {
         removal_effect_upper=REAL,
         removal_n=WHOLE,
         removal_p=REAL,
+        removal_stopped=TEXT,  # why no more images were edited, or empty
         insertion_effect=REAL,  # further share of other images taken for the class with the cue, less placebo
         insertion_effect_lower=REAL,
         insertion_effect_upper=REAL,
         insertion_n=WHOLE,
         insertion_p=REAL,
+        insertion_stopped=TEXT,
         removal_score_effect=REAL,  # the same in the class's score (probability) instead of flips
+        removal_score_effect_lower=REAL,  # these bounds hold however one stopped (a confidence sequence)
+        removal_score_effect_upper=REAL,
         insertion_score_effect=REAL,
+        insertion_score_effect_lower=REAL,
+        insertion_score_effect_upper=REAL,
         fill_spread=REAL,  # largest less smallest removal effect among the fills
         smallest_effect=REAL,  # smallest effect that could have been seen with 80 % power
+        e=REAL,  # evidence of an effect above rank.smallest_effect: see metrics/anytime.py
         p=REAL,
         q=REAL,
         log_odds_ratio=REAL,
@@ -187,6 +205,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         ravl_gap=REAL,
         ravl_influence=REAL,
         object_overlap=REAL,
+        observed_lower=REAL,  # larger lower bound of the two gaps: the order of findings that aren't confirmed
         prevalence_class=REAL,
         prevalence_other=REAL,
         n_class_with=WHOLE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pipeline.geometry import Boxes, area, as_boxes, inside
 from pipeline.properties import PROPERTY_CUES
 from pipeline.store import key_of
 
+RESERVE = 1.5
+"""A race may draw on so many times `ablate.images`: its e-values need more images than a test at a fixed size."""
 LEAST_IMAGES = 8
 """Fewer images than this are no experiment."""
 MOST_AREA = 0.6
@@ -57,6 +60,14 @@ class Experiment:
     cue_id: str
     direction: str
     pairs: list[Pair]
+
+    @property
+    def by_image(self) -> list[list[Pair]]:
+        """The pairs of each picture, one a fill, pictures in their random order."""
+        pictures: dict[str, list[Pair]] = defaultdict(list)
+        for pair in self.pairs:
+            pictures[pair.edits[0].image_id].append(pair)
+        return list(pictures.values())
 
 
 def pair_of(image_id: str, fill: str, edit: dict[str, Any], placebo: dict[str, Any]) -> Pair:
@@ -141,7 +152,15 @@ def plan(
     audit: Audit,
     classes: Sequence[str],
 ) -> tuple[list[Experiment], list[dict[str, str]]]:
-    """The experiments within the budget, most promising cues of each class first, and what has none and why."""
+    """The experiments, most promising cues of each class first, and what has none and why.
+
+    Exhaustive ones end with the budget. A racing one is what a race may draw on: the same pictures in the same order,
+    and somewhat more of them (RESERVE), of which it is likely to use few. The budget is then the race's affair.
+    """
+    racing = audit.ablate.mode == "racing"
+    if racing:
+        most = math.ceil(RESERVE * audit.ablate.images)
+        audit = audit.model_copy(update={"ablate": audit.ablate.model_copy(update={"images": most})})
     planner = Planner(images, detections, regions, assignments, cues, presence, audit)
     chosen: dict[str, list[str]] = {label: [] for label in classes}
     for row in measures.filter(pa.compute.equal(measures["split"], "selection")).to_pylist():
@@ -158,7 +177,7 @@ def plan(
             for direction in ("removal", "insertion"):
                 pairs, reason = pairs_for(planner, label, cue_id, direction)
                 cost = 2 * len(pairs)
-                if not reason and spent + cost > audit.ablate.budget:
+                if not reason and not racing and spent + cost > audit.ablate.budget:
                     reason = f"the budget of {audit.ablate.budget} edited images was spent on more promising cues"
                 if reason:
                     untested.append({"label": label, "cue_id": cue_id, "direction": direction, "reason": reason})

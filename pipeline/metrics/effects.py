@@ -173,7 +173,8 @@ def _fill_deviations(cells: Reals) -> Reals:
     """How far each fill's effect lies from the mean of the fills, shrunk by what noise alone would give.
 
     Two-way analysis of variance without interaction: the variance of the fills' means has the part
-    residual / n_groups from noise, which the resampled groups already carry.
+    residual / n_groups from noise, which the resampled groups already carry. Where each group has one fill (a
+    race), groups and fills can't be parted, and it is the one-way analysis: images differ within a fill.
 
     Args:
         cells: (n_groups, n_fills), NaN where a fill failed.
@@ -186,10 +187,12 @@ def _fill_deviations(cells: Reals) -> Reals:
     by_fill = np.nanmean(cells, axis=0)
     deviations = by_fill - by_fill.mean()
     spread = float((deviations**2).sum() / max(len(by_fill) - 1, 1))
-    freedom = known.sum() - len(cells) - len(by_fill) + 1
+    nested = bool((known.sum(1) == 1).all())
+    freedom = known.sum() - len(by_fill) - (0 if nested else len(cells) - 1)
     if spread == 0 or freedom <= 0:
         return deviations
-    residual = np.where(known, cells - np.nanmean(cells, axis=1, keepdims=True) - deviations, 0.0)
+    expected = by_fill if nested else np.nanmean(cells, axis=1, keepdims=True) + deviations
+    residual = np.where(known, cells - expected, 0.0)
     noise = (residual**2).sum() / freedom / known.sum(0).mean()
     return deviations * np.sqrt(max(0.0, 1.0 - noise / spread))
 

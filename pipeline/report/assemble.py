@@ -84,8 +84,10 @@ def assemble(
 
 
 def _worst_first(finding: Edit) -> tuple[bool, float, float, str, int]:
-    worst, worth = (-math.inf if math.isnan(v) else v for v in (number(finding["harm_lower"]), number(finding["harm"])))
-    return finding["verdict"] != "confirmed", -worst, -worth, finding["class"], finding["rank"]
+    confirmed = finding["verdict"] == "confirmed"
+    names = ("harm_lower", "harm") if confirmed else ("observed_lower", "log_odds_ratio_lower")
+    worst, worth = (-math.inf if math.isnan(v) else v for v in (number(finding[name]) for name in names))
+    return not confirmed, -worst, -worth, finding["class"], finding["rank"]
 
 
 Experiments = dict[tuple[str, str], list[tuple[Edit, Edit]]]

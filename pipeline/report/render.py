@@ -48,6 +48,7 @@ class Page:
     untested: list[tuple[str, int, list[tuple[str, list[str]]]]]
     stages: list[tuple[str, str, str]]
     costs: str
+    ablation: str
     q: Any
     smallest: str
     config: str
@@ -120,6 +121,7 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         untested=overview.untested_groups(data),
         stages=_stages(run),
         costs=_costs(run.get("costs") or {}),
+        ablation=sentences.ablation(run.get("ablation") or {}),
         q=(audit.get("rank") or {}).get("q", 0.05),
         smallest=sentences.of_100(sentences.number((audit.get("rank") or {}).get("smallest_effect", 0.05))),
         config=yaml.safe_dump(audit, sort_keys=False, allow_unicode=True),

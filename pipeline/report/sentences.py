@@ -164,3 +164,24 @@ def harm(finding: Row) -> str:
         return DASH
     bounds = interval(number(finding["harm_lower"]), number(finding["harm_upper"]))
     return f"{of_100(worth)} of 100 predictions {bounds}".strip()
+
+
+def ablation(spent: Row) -> str:
+    """What the edits of an audit were spent on, from `ablation` of run.json; empty where it has none."""
+    experiments = list(spent.get("experiments") or [])
+    forwards, whole = int(spent.get("forwards") or 0), int(spent.get("exhaustive_forwards") or 0)
+    if not experiments or not whole:
+        return ""
+    if spent.get("mode") != "racing":
+        return f"Ablation showed the model {forwards:,} edited images: every image of an experiment with every fill."
+    reasons: dict[str, list[int]] = {}
+    for row in experiments:
+        reasons.setdefault(row["stopped"], []).append(int(row["forwards"]))
+    parts = [
+        f"{sum(costs):,} in {len(costs):,} {'experiment' if len(costs) == 1 else 'experiments'} ({why})"
+        for why, costs in sorted(reasons.items(), key=lambda item: -sum(item[1]))
+    ]
+    return (
+        f"Ablation showed the model {forwards:,} edited images where testing everything would have taken {whole:,} "
+        f"({100 * forwards / whole:.0f} %): {'; '.join(parts)}."
+    )

@@ -46,9 +46,11 @@ def print_findings(console: Console, run: Mapping[str, Any], findings: Sequence[
 
 
 def worst_first(row: Row) -> tuple[bool, float, float, str]:
-    """Sort key: confirmed findings first, then by the lower bound of harm, as the ranking does."""
-    low, worth = (-9.0 if number(v) != number(v) else number(v) for v in (row["harm_lower"], row["harm"]))
-    return row["verdict"] != "confirmed", -low, -worth, str(row["class"])
+    """Sort key: confirmed findings by the lower bound of harm, then the others by what was observed, as ranked."""
+    confirmed = row["verdict"] == "confirmed"
+    names = ("harm_lower", "harm") if confirmed else ("observed_lower", "log_odds_ratio_lower")
+    low, worth = (-9.0 if number(v) != number(v) else number(v) for v in (row[name] for name in names))
+    return not confirmed, -low, -worth, str(row["class"])
 
 
 def _tested(row: Row) -> bool:

@@ -148,7 +148,8 @@ def facts(row: Row) -> Iterable[tuple[str, str, str]]:
         return f"{int(number(row[name])):,}" if math.isfinite(number(row[name])) else sentences.DASH
 
     def sample(direction: str) -> str:
-        return f"{count(direction + '_n')} images, p {sentences.small(row[direction + '_p'])}"
+        stopped = f"; {row[direction + '_stopped']}" if row[direction + "_stopped"] else ""
+        return f"{count(direction + '_n')} images, p {sentences.small(row[direction + '_p'])}{stopped}"
 
     yield (
         "Expected harm",

@@ -5,6 +5,9 @@ same operation with the same fill on an equal area away from cue and object, ali
 patch of the same outline from elsewhere in the donor, alike in contrast (insertion); a background of the same donor
 class without the cue; an equally large change of an unrelated property, or another edit of the whole picture that
 leaves the cue alone. The object's own pixels are never edited where a detector can tell them.
+
+`ablate.mode: exhaustive` makes every edit with every fill; `racing` spends them in rounds, where the ranking is
+undecided (evidence/race.py).
 """
 
 from __future__ import annotations
@@ -19,17 +22,22 @@ import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.context import Context
+from pipeline.evidence import race
 from pipeline.evidence.edits import apply_edit
-from pipeline.evidence.experiments import Experiment, plan
+from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
+from pipeline.evidence.presence import phi
 from pipeline.images import RGB
 from pipeline.models.protocols import Classifier
 from pipeline.records import SCHEMAS, table
 from pipeline.stages.predict import softmax
-from pipeline.store import Shelf
+from pipeline.store import Shelf, key_of
 
 VERSION = 1
 CHUNK = 512
 """Edits between two writes of the cache: what a crash may cost."""
+
+Answer = tuple[np.ndarray, np.ndarray]
+"""Scores and logits, over the classes."""
 
 
 def ablate(
@@ -50,42 +58,208 @@ def ablate(
     count: Callable[[str, int], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
-    """`edits` (one row an edited image) and `untested` (every selected cue that had no experiment, with the reason)."""
+    """`edits` (a row an edited image), `experiments` (what each spent, why it stopped), `untested` (what had none)."""
     if not audit.ablate.enabled:
-        return {"edits": table("edits", []), "untested": table("untested", [])}
+        return {name: table(name, []) for name in ("edits", "experiments", "untested")}
     experiments, untested = plan(
         images, detections, regions, assignments, cues, presence, measures, audit=audit, classes=classes
     )
-    specs = {edit.edit_id: (edit.image_id, edit.spec) for e in experiments for pair in e.pairs for edit in pair.edits}
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
-    known = shelf.keys()
-    missing = [(edit_id, *specs[edit_id]) for edit_id in sorted(specs) if edit_id not in known]
-    pictures = Pictures(images, load)
-    for first in range(0, len(missing), CHUNK):
-        chunk = missing[first : first + CHUNK]
-        progress(first, len(missing))
-        edited = [
-            apply_edit(spec, image, donor)
-            for (_, _, spec), image, donor in zip(
-                chunk, *pictures.pairs([(i, s.get("donor")) for _, i, s in chunk]), strict=True
-            )
-        ]
-        logits = np.asarray(model.logits(edited), dtype=np.float32)
-        count("ablate", len(edited))
+    bench = Bench(Pictures(images, load), model, classes, shelf, count, progress)
+    rows = Rows(images, classes, _answers(predictions), bench.answers)
+    used: list[list[Pair]]
+    if audit.ablate.mode == "exhaustive":
+        bench.show([edit for experiment in experiments for pair in experiment.pairs for edit in pair.edits])
+        used, stopped = [experiment.pairs for experiment in experiments], ["exhaustive"] * len(experiments)
+    else:
+        used, stopped = run_race(experiments, audit, measures, one_cue(cues, presence), bench.show, rows.of)
+    spent: list[dict[str, Any]] = []
+    for experiment, pairs, why in zip(experiments, used, stopped, strict=True):
+        names = {"label": experiment.label, "cue_id": experiment.cue_id, "direction": experiment.direction}
+        if not pairs:
+            reason = f"the budget of {audit.ablate.budget} edited images was spent on more promising cues"
+            untested.append({**names, "reason": reason})
+            continue
+        spent.append(
+            {
+                **names,
+                "images": len({pair.edits[0].image_id for pair in pairs}),
+                "images_at_hand": len(experiment.by_image),
+                "forwards": 2 * len(pairs),
+                "exhaustive_forwards": 2 * sum(len(mine) for mine in experiment.by_image[: audit.ablate.images]),
+                "stopped": race.STOPPED[why],
+            }
+        )
+    made = [row for experiment, pairs in zip(experiments, used, strict=True) for row in rows.of(experiment, pairs)]
+    return {
+        "edits": table("edits", made),
+        "experiments": table("experiments", spent),
+        "untested": table("untested", untested),
+    }
+
+
+def run_race(
+    experiments: list[Experiment],
+    audit: Audit,
+    measures: pa.Table,
+    alike: Callable[[str, str], bool],
+    show: Callable[[list[Edit]], None],
+    rows_of: Callable[[Experiment, list[Pair]], list[dict[str, Any]]],
+) -> tuple[list[list[Pair]], list[str]]:
+    """The pairs that a race over these experiments uses, and why each stopped (a key of race.STOPPED).
+
+    Every picture gets one fill; the fills take turns, from a start that belongs to the experiment. What was shown to
+    the model in an earlier run comes from the cache, so a run that was killed goes through the same rounds again.
+    """
+    turns = [_turns(experiment, audit.seed) for experiment in experiments]
+    weights = _weights(measures)
+    lanes = [
+        race.Lane(e.label, e.cue_id, e.direction, block, len(pairs), weights[e.label, e.cue_id, e.direction])
+        for e, (pairs, block) in zip(experiments, turns, strict=True)
+    ]
+    spent: set[str] = set()
+    broke: set[int] = set()
+    while wanted := race.next_round(lanes, audit, alike):
+        given: dict[int, list[Pair]] = {}
+        for number, more in wanted.items():
+            lane = lanes[number]
+            pairs = turns[number][0][lane.taken : lane.taken + more]
+            new = {edit.edit_id for pair in pairs for edit in pair.edits} - spent
+            if len(spent) + len(new) > audit.ablate.budget:
+                lane.limit = lane.taken
+                broke.add(number)
+            else:
+                spent |= new
+                given[number] = pairs
+        if not given:
+            break
+        show([edit for pairs in given.values() for pair in pairs for edit in pair.edits])
+        for number, pairs in given.items():
+            _record(lanes[number], rows_of(experiments[number], pairs))
+    stopped = ["budget" if number in broke else lane.stopped for number, lane in enumerate(lanes)]
+    return [pairs[: lane.taken] for (pairs, _), lane in zip(turns, lanes, strict=True)], stopped
+
+
+def _turns(experiment: Experiment, seed: int) -> tuple[list[Pair], int]:
+    """One pair a picture, the fills taking turns, in whole turns; and how many pictures a turn has."""
+    pictures = experiment.by_image
+    block = max(len(pairs) for pairs in pictures)
+    start = int(key_of(seed, experiment.label, experiment.cue_id, experiment.direction)[:12], 16)
+    turned = [pairs[(start + number) % len(pairs)] for number, pairs in enumerate(pictures)]
+    return turned[: len(turned) // block * block], block
+
+
+def _weights(measures: pa.Table) -> dict[tuple[str, str, str], float]:
+    """What an effect counts in its finding's harm (see stages/rank.py), by class, cue and direction."""
+    weights: dict[tuple[str, str, str], float] = {}
+    for row in measures.filter(pa.compute.equal(measures["split"], "estimation")).to_pylist():
+        for direction, (with_cue, without) in (
+            ("removal", (row["n_class_with"], row["n_class_without"])),
+            ("insertion", (row["n_other_without"], row["n_other_with"])),
+        ):
+            total = with_cue + without
+            weights[row["label"], row["cue_id"], direction] = with_cue / total / 2 if total else 0.0
+    return weights
+
+
+def _record(lane: race.Lane, rows: list[dict[str, Any]]) -> None:
+    """Add the results of new pairs (rows of `edits`, edit and placebo in turn) to a lane."""
+    sign = 1 if lane.direction == "removal" else -1
+    for edit, placebo in zip(rows[::2], rows[1::2], strict=True):
+        assert (edit["arm"], placebo["arm"]) == ("edit", "placebo")
+        lane.score.append(sign * (placebo["score_after"] - edit["score_after"]))
+        lane.flip.append(sign * (float(placebo["hit_after"]) - float(edit["hit_after"])))
+        lane.shift.append(sign * (placebo["margin_after"] - edit["margin_after"]))
+        lane.safety.append(sign * placebo["margin_after"])
+
+
+def one_cue(cues: pa.Table, presence: pa.Table) -> Callable[[str, str], bool]:
+    """Whether two cues (by id) are in the same images, and so one cue by two names."""
+    at = {cue_id: number for number, cue_id in enumerate(cues["cue_id"].to_pylist())}
+    correlation = phi(np.array(presence["present"].to_pylist(), dtype=bool).reshape(-1, len(at)))
+    return lambda a, b: bool(correlation[at[a], at[b]] >= race.SAME_CUE)
+
+
+class Bench:
+    """Shows edited pictures to the model, each once: what an earlier run has seen comes from the cache."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        model: Classifier,
+        classes: Sequence[str],
+        shelf: Shelf,
+        count: Callable[[str, int], None],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self.pictures, self.model, self.classes, self.shelf = pictures, model, classes, shelf
+        self.count, self.progress = count, progress
+        self.answers: dict[str, Answer] = {}
+        self.cached = shelf.keys()
+        self.total = 0
+
+    def show(self, edits: list[Edit]) -> None:
+        """Have the answers to these edits."""
+        specs = {edit.edit_id: edit for edit in edits if edit.edit_id not in self.answers}
+        missing = [specs[edit_id] for edit_id in sorted(specs) if edit_id not in self.cached]
+        done, self.total = self.total, self.total + len(missing)
+        for first in range(0, len(missing), CHUNK):
+            self.progress(done + first, self.total)
+            self._show_chunk(missing[first : first + CHUNK])
+        self.progress(self.total, self.total)
+        self.answers |= _answers(self.shelf.read(sorted(specs)))
+
+    def _show_chunk(self, chunk: list[Edit]) -> None:
+        images, donors = self.pictures.pairs([(edit.image_id, edit.spec.get("donor")) for edit in chunk])
+        edited = [apply_edit(e.spec, image, donor) for e, image, donor in zip(chunk, images, donors, strict=True)]
+        logits = np.asarray(self.model.logits(edited), dtype=np.float32)
+        self.count("ablate", len(edited))
         rows = {
-            "image_id": [edit_id for edit_id, _, _ in chunk],
-            "predicted": [classes[i] for i in logits.argmax(axis=1)],
+            "image_id": [edit.edit_id for edit in chunk],
+            "predicted": [self.classes[i] for i in logits.argmax(axis=1)],
             "logits": list(logits),
             "scores": list(softmax(logits)),
         }
-        shelf.add(rows["image_id"], pa.table(rows, schema=SCHEMAS["predictions"]))
-    progress(len(missing), len(missing))
-    after = _answers(shelf.read(sorted(specs)))
-    before = _answers(predictions)
-    return {
-        "edits": _rows(experiments, classes, before, after, images),
-        "untested": table("untested", untested),
-    }
+        self.shelf.add(rows["image_id"], pa.table(rows, schema=SCHEMAS["predictions"]))
+
+
+class Rows:
+    """Rows of `edits`, from the model's answers before and after."""
+
+    def __init__(
+        self, images: pa.Table, classes: Sequence[str], before: dict[str, Answer], after: dict[str, Answer]
+    ) -> None:
+        self.group = dict(zip(images["image_id"].to_pylist(), images["group"].to_pylist(), strict=True))
+        self.classes, self.before, self.after = list(classes), before, after
+
+    def of(self, experiment: Experiment, pairs: list[Pair]) -> list[dict[str, Any]]:
+        """The rows of these pairs of an experiment: edit, placebo, edit, placebo, ..."""
+        target = self.classes.index(experiment.label)
+        rows: list[dict[str, Any]] = []
+        for pair in pairs:
+            for edit in pair.edits:
+                row: dict[str, Any] = {
+                    "edit_id": edit.edit_id,
+                    "pair_id": pair.pair_id,
+                    "label": experiment.label,
+                    "cue_id": experiment.cue_id,
+                    "direction": experiment.direction,
+                    "fill": pair.fill,
+                    "arm": edit.arm,
+                    "image_id": edit.image_id,
+                    "group": self.group[edit.image_id],
+                    "spec": json.dumps(edit.spec, sort_keys=True),
+                }
+                for when, (scores, logits) in (
+                    ("before", self.before[edit.image_id]),
+                    ("after", self.after[edit.edit_id]),
+                ):
+                    others = np.delete(logits, target)
+                    row[f"score_{when}"] = float(scores[target])
+                    row[f"margin_{when}"] = float(logits[target] - others.max())
+                    row[f"hit_{when}"] = bool(logits.argmax() == target)
+                rows.append(row)
+        return rows
 
 
 class Pictures:
@@ -107,47 +281,10 @@ class Pictures:
         return [known[i] for i, _ in ids], [known[d] if d is not None else None for _, d in ids]
 
 
-def _answers(predictions: pa.Table) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _answers(predictions: pa.Table) -> dict[str, Answer]:
     """Scores and logits by id."""
     columns = (predictions[name].to_pylist() for name in ("image_id", "scores", "logits"))
     return {i: (np.array(scores), np.array(logits)) for i, scores, logits in zip(*columns, strict=True)}
-
-
-def _rows(
-    experiments: list[Experiment],
-    classes: Sequence[str],
-    before: dict[str, tuple[np.ndarray, np.ndarray]],
-    after: dict[str, tuple[np.ndarray, np.ndarray]],
-    images: pa.Table,
-) -> pa.Table:
-    groups = dict(zip(images["image_id"].to_pylist(), images["group"].to_pylist(), strict=True))
-    rows: list[dict[str, Any]] = []
-    for experiment in experiments:
-        target = list(classes).index(experiment.label)
-        for pair in experiment.pairs:
-            for edit in pair.edits:
-                row: dict[str, Any] = {
-                    "edit_id": edit.edit_id,
-                    "pair_id": pair.pair_id,
-                    "label": experiment.label,
-                    "cue_id": experiment.cue_id,
-                    "direction": experiment.direction,
-                    "fill": pair.fill,
-                    "arm": edit.arm,
-                    "image_id": edit.image_id,
-                    "group": groups[edit.image_id],
-                    "spec": json.dumps(edit.spec, sort_keys=True),
-                }
-                for when, (scores, logits) in (
-                    ("before", before[edit.image_id]),
-                    ("after", after[edit.edit_id]),
-                ):
-                    others = np.delete(logits, target)
-                    row[f"score_{when}"] = float(scores[target])
-                    row[f"margin_{when}"] = float(logits[target] - others.max())
-                    row[f"hit_{when}"] = bool(logits.argmax() == target)
-                rows.append(row)
-    return table("edits", rows)
 
 
 def redo_edit(context: Context, images: pa.Table) -> Callable[[dict[str, Any]], RGB]:

@@ -2,12 +2,16 @@
 
 - The effect of a direction is the share of predictions that the edit flips beyond what the placebo flips; its
   interval is a bootstrap over groups of near-duplicate images and over fills (metrics/effects.py).
-- The p-value of a direction is a sign-flip test, on the class's score, of the hypothesis that the effect is at most
-  `rank.smallest_effect`; a finding's p is twice the smaller of its two directions' (Bonferroni).
-- q-values run over all (class, cue) pairs that were tested (Benjamini and Hochberg 1995, or Yekutieli 2001).
+- The hypothesis of a direction is that the mean effect on the class's score is at most `rank.smallest_effect`.
+- After an exhaustive ablation, whose size is fixed, its p is Gaffke's for bounded values (metrics/tests.py), a
+  finding's p twice the smaller of its two directions' (Bonferroni), and q-values are Benjamini and Hochberg's (1995)
+  or Yekutieli's (2001) over all (class, cue) pairs that were tested.
+- After a race, whose size depends on the data, its p is 1 / e for the e-value of a bet on a larger effect
+  (metrics/anytime.py), a finding's e combines its two directions', and q-values are those of e-BH.
 - Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
   predictions that would change if the cue no longer went with the class, an image of the class and one of another
-  weighing the same. The order is by its lower bound.
+  weighing the same. Confirmed findings come in the order of its lower bound; all others by what was observed, the
+  lower bounds of gaps and association, so that their order doesn't depend on how many edits were made.
 """
 
 from __future__ import annotations
@@ -23,16 +27,16 @@ import pyarrow as pa
 from pipeline.config import Audit
 from pipeline.evidence.boxes import BoxFinder
 from pipeline.evidence.presence import phi
+from pipeline.evidence.race import SAME_CUE, STOPPED
+from pipeline.metrics.anytime import confidence_sequence, e_bh, e_value, either
 from pipeline.metrics.effects import FLIP_BOUNDS, Effect, paired_effect
-from pipeline.metrics.intervals import group_means
-from pipeline.metrics.tests import false_discovery, sign_flip
+from pipeline.metrics.intervals import Interval, group_means
+from pipeline.metrics.tests import bounded_mean, false_discovery
 from pipeline.records import table
 from pipeline.store import key_of
 
 VERSION = 1
 EVIDENCE_IMAGES = 8
-SAME_CUE = 0.6
-"""Two cues whose presence correlates this much (phi) are shown as one cue under two names."""
 USEFUL_POWER = 0.25
 """An experiment that could not have seen an effect of this size proves nothing by seeing none."""
 
@@ -48,11 +52,12 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction's experiment: effects in flips and in the class's score, and the p-value of the score's."""
+    """One direction's experiment: effects in flips and in the class's score, and the evidence for the score's."""
 
     flips: Effect
-    score: float
+    score: Interval
     p: float
+    e: float
 
 
 def rank(
@@ -65,6 +70,7 @@ def rank(
     presence: pa.Table,
     measures: pa.Table,
     edits: pa.Table,
+    experiments: pa.Table,
     untested: pa.Table,
     *,
     audit: Audit,
@@ -76,7 +82,8 @@ def rank(
     numbers = {(row["label"], row["cue_id"]): row for row in halves if row["split"] == "estimation"}
     selected = {(row["label"], row["cue_id"]) for row in halves if row["selected"]}
     phrases = set(zip(attributes["label"].to_pylist(), attributes["phrase"].to_pylist(), strict=True))
-    experiments = effects(edits, audit)
+    tested = effects(edits, audit)
+    stopped = {(row["label"], row["cue_id"], row["direction"]): row["stopped"] for row in experiments.to_pylist()}
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in untested.to_pylist():
         reasons[row["label"], row["cue_id"]].append(f"{row['direction']}: {row['reason']}")
@@ -89,7 +96,7 @@ def rank(
         proposed = cue["kind"] == "named" and (label, cue["name"]) in phrases
         if not ((label, cue_id) in selected or core or proposed):
             continue
-        both = experiments.get((label, cue_id), {})
+        both = tested.get((label, cue_id), {})
         rows.append(
             _finding(
                 label,
@@ -102,7 +109,14 @@ def rank(
                 boxes,
             )
         )
-    for row, q in zip(rows, false_discovery([row["p"] for row in rows], method=audit.rank.correction), strict=True):
+    for row in rows:
+        for name in ("removal", "insertion"):
+            row[f"{name}_stopped"] = stopped.get((row["class"], row["cue_id"], name), "")
+    if audit.ablate.mode == "racing":
+        qs = e_bh([row["e"] for row in rows])
+    else:
+        qs = false_discovery([row["p"] for row in rows], method=audit.rank.correction)
+    for row, q in zip(rows, qs, strict=True):
         row["q"] = float(q)
         row["verdict"], row["why"] = verdict(row, audit, reasons[row["class"], row["cue_id"]])
     ordered: list[dict[str, Any]] = []
@@ -125,12 +139,17 @@ def effects(edits: pa.Table, audit: Audit) -> dict[tuple[str, str], dict[str, Di
     result: dict[tuple[str, str], dict[str, Direction]] = defaultdict(dict)
     for (label, cue_id, direction), mine in rows.items():
         seed = [audit.seed, int(key_of(label, cue_id, direction)[:12], 16)]
-        result[label, cue_id][direction] = measure_direction(mine, direction, audit.rank.smallest_effect, seed)
+        racing = audit.ablate.mode == "racing"
+        result[label, cue_id][direction] = measure_direction(
+            mine, direction, audit.rank.smallest_effect, seed, racing=racing
+        )
     return result
 
 
-def measure_direction(rows: list[dict[str, Any]], direction: str, smallest: float, seed: list[int]) -> Direction:
-    """The effect of one experiment from its rows of `edits`."""
+def measure_direction(
+    rows: list[dict[str, Any]], direction: str, smallest: float, seed: list[int], *, racing: bool = False
+) -> Direction:
+    """The effect of one experiment from its rows of `edits`; p is anytime-valid if it was a race."""
     images = sorted({row["image_id"] for row in rows})
     fills = sorted({row["fill"] for row in rows})
     at = {(image, fill): (i, f) for i, image in enumerate(images) for f, fill in enumerate(fills)}
@@ -148,13 +167,14 @@ def measure_direction(rows: list[dict[str, Any]], direction: str, smallest: floa
     names = groups.astype(str)
     flips = paired_effect(
         after["edit"]["hit"], after["placebo"]["hit"], before["hit"], names, np.random.default_rng(seed),
-        direction=turn, bounds=FLIP_BOUNDS,
+        direction=turn, bounds=FLIP_BOUNDS, n_permutations=99,
     )  # fmt: skip
     sign = 1 if turn == "fall" else -1
     per_image = np.nanmean(sign * (after["placebo"]["score"] - after["edit"]["score"]), axis=1)
     per_group = group_means(per_image, names)
-    p = float(sign_flip(per_group - smallest, np.random.default_rng([*seed, 1])))
-    return Direction(flips, float(np.mean(per_group)), p)
+    e = float(e_value(per_group, smallest))
+    p = min(1.0, 1 / e) if racing else bounded_mean(per_group, smallest, np.random.default_rng([*seed, 1]))
+    return Direction(flips, confidence_sequence(per_group), p, e)
 
 
 def _finding(
@@ -191,10 +211,14 @@ def _finding(
         row[f"{name}_effect_upper"] = tested.flips.upper if tested else NAN
         row[f"{name}_n"] = tested.flips.n if tested else 0
         row[f"{name}_p"] = tested.p if tested else NAN
-        row[f"{name}_score_effect"] = tested.score if tested else NAN
+        for bound, end in zip(("estimate", "lower", "upper"), ("", "_lower", "_upper"), strict=True):
+            row[f"{name}_score_effect{end}"] = float(getattr(tested.score, bound)) if tested else NAN
     row["fill_spread"] = both["removal"].flips.fill_spread if "removal" in both else NAN
     row["smallest_effect"] = min((tested.flips.smallest for tested in both.values()), default=NAN)
     row["p"] = NAN if core or not both else min(1.0, len(both) * min(tested.p for tested in both.values()))
+    row["e"] = NAN if core or not both else either([tested.e for tested in both.values()])
+    gaps = [measured[name] for name in ("pa_gap_lower", "hr_gap_lower") if not np.isnan(measured[name])]
+    row["observed_lower"] = max(gaps, default=NAN)
     row["prevalence_class"] = _share(measured["n_class_with"], measured["n_class_without"])
     row["prevalence_other"] = _share(measured["n_other_with"], measured["n_other_without"])
     for end in ("", "_lower", "_upper"):
@@ -236,6 +260,14 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
             f"by more than {audit.rank.smallest_effect:g} (q = {row['q']:.2g}).{untested}"
         )
     power = f"an effect of {100 * row['smallest_effect']:.0f} points or more would have been seen"
+    if all(row[f"{name}_stopped"] == STOPPED["no effect"] for name in directions):
+        still = "the edits hardly move the model's margin, so that testing stopped early"
+        if row["log_odds_ratio_lower"] > 0:
+            return (
+                "associated only",
+                f"It goes with the class in the data, but the model's answers don't depend on it: {still}.{untested}",
+            )
+        return "inconclusive", f"No effect beyond the placebo was shown: {still}.{untested}"
     if row["log_odds_ratio_lower"] > 0 and row["smallest_effect"] <= USEFUL_POWER:
         return "associated only", (
             f"It goes with the class in the data, but the model's answers don't depend on it: {power}.{untested}"
@@ -245,8 +277,9 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
 
 def _worst_first(row: dict[str, Any]) -> tuple[Any, ...]:
     order = {"confirmed": 0, "associated only": 1, "inconclusive": 1, "core": 2}[row["verdict"]]
-    lower, harm = (-1.0 if np.isnan(row[name]) else row[name] for name in ("harm_lower", "harm"))
-    return order, -lower, -harm, row["kind"] == "unnamed", row["cue_id"]
+    names = ("harm_lower", "harm") if row["verdict"] == "confirmed" else ("observed_lower", "log_odds_ratio_lower")
+    first, second = (-np.inf if np.isnan(row[name]) else row[name] for name in names)
+    return order, -first, -second, row["kind"] == "unnamed", row["cue_id"]
 
 
 class Seen:

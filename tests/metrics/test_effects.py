@@ -132,3 +132,28 @@ def test_p_under_the_null_keeps_its_level():
         p.append(paired_effect(edited, placebo, np.zeros(15), range(15), draws, n_resamples=20, n_permutations=199).p)
     assert np.mean(np.array(p) <= 0.05) <= 0.08
     assert 0.44 < np.mean(p) < 0.56
+
+
+def nested(by_fill, noise, n, seed):
+    """Effects of a race: every image with one fill, in turns."""
+    draws = rng(seed)
+    edited = np.full((n, len(by_fill)), np.nan)
+    at = np.arange(n) % len(by_fill)
+    edited[np.arange(n), at] = -(np.array(by_fill)[at] + noise * draws.normal(size=n))
+    return paired_effect(edited, np.zeros_like(edited), np.zeros(n), range(n), rng(), n_permutations=9)
+
+
+def test_fills_between_images_widen_the_interval_where_they_disagree_beyond_noise():
+    agree, differ = nested([0.3, 0.3, 0.3], 0.1, 30, 0), nested([0.1, 0.3, 0.5], 0.1, 30, 0)
+    assert differ.lower < 0.15 and differ.upper > 0.45
+    # fills that agree cost hardly more than the noise of 30 images: 2 x 2.05 x 0.1 / sqrt(30) = 0.075
+    assert agree.upper - agree.lower < 0.12
+
+
+def test_intervals_of_fills_between_images_cover():
+    covered = []
+    for seed in range(200):
+        fills = 0.3 + 0.1 * rng([seed, 1]).normal(size=4)
+        found = nested(fills, 0.3, 24, seed)
+        covered.append(found.lower <= 0.3 <= found.upper)
+    assert np.mean(covered) >= 0.9

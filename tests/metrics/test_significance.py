@@ -11,6 +11,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from statsmodels.stats.multitest import multipletests
 
 from pipeline.metrics.tests import (
+    bounded_mean,
     cochran_mantel_haenszel,
     false_discovery,
     fisher_exact,
@@ -125,3 +126,36 @@ def test_false_discovery_agrees_with_statsmodels_and_passes_nan_through(p, metho
 def test_false_discovery_of_nothing():
     assert np.isnan(false_discovery([np.nan, np.nan])).all()
     assert false_discovery([]).shape == (0,)
+
+
+@pytest.mark.parametrize("n", [12, 30])
+@pytest.mark.parametrize(
+    ("values", "weights"),
+    [
+        ([0.0, 0.5], [0.9, 0.1]),
+        ([0.0, 1.0], [0.95, 0.05]),
+        ([0.1, -0.9], [0.95, 0.05]),
+        ([1.0, -1.0, 0.0], [0.3, 0.25, 0.45]),
+        ([0.15, -0.55 / 3], [0.7, 0.3]),
+    ],
+    ids=["rare", "rarer", "seldom a loss", "flips", "two points"],
+)
+def test_a_mean_at_the_bar_is_rejected_no_more_often_than_stated(values, weights, n):
+    rng = np.random.default_rng(1)
+    p = np.array([bounded_mean(rng.choice(values, p=weights, size=n), 0.05, rng, 499) for _ in range(400)])
+    assert (p <= 0.05).mean() <= 0.05 + 0.022
+
+
+def test_a_sign_flip_about_the_bar_would_not_keep_its_level():
+    """Why `bounded_mean` is there: the mean is 0.05, and the losses that make it so are seldom seen."""
+    rng = np.random.default_rng(2)
+    p = [float(sign_flip(rng.choice([0.1, -0.9], p=[0.95, 0.05], size=12) - 0.05, rng, 499)) for _ in range(200)]
+    assert np.mean(np.array(p) <= 0.05) > 0.3
+
+
+def test_bounded_mean_is_the_exact_binomial_test_for_yes_or_no():
+    """Effects of -1 or 1: the chance of so many wins at the bar's share."""
+    values = np.repeat([1.0, -1.0], [15, 5])
+    exact = stats.binom.sf(14, 20, 0.525)
+    assert bounded_mean(values, 0.05, np.random.default_rng(0), 200_000) == pytest.approx(exact, rel=0.1)
+    assert np.isnan(bounded_mean([np.nan], 0.05, np.random.default_rng(0)))

@@ -115,7 +115,14 @@ def test_a_picture_that_is_gone_leaves_a_gap_not_a_crash() -> None:
 def test_pictures_stop_at_the_size_limit_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembling, "MAX_PICTURE_BYTES", 1)
     rows = [
-        finding(finding_id=f"f{i}", harm=i / 10, harm_lower=i / 10, evidence_ids=[IDS[i]], evidence_boxes=[[]])
+        finding(
+            finding_id=f"f{i}",
+            verdict="confirmed",
+            harm=i / 10,
+            harm_lower=i / 10,
+            evidence_ids=[IDS[i]],
+            evidence_boxes=[[]],
+        )
         for i in range(3)
     ]
     data = assemble(run(["boat"]), tables(rows, []), load, redo)
@@ -123,15 +130,18 @@ def test_pictures_stop_at_the_size_limit_and_the_report_says_so(monkeypatch: pyt
     assert "Pictures of the last 2 findings were left out" in render_report(data)
 
 
-def test_confirmed_findings_come_first_then_by_the_lower_bound_of_harm() -> None:
+def test_confirmed_findings_come_first_by_harm_and_the_others_by_what_was_observed() -> None:
+    """How much was edited must not order what was not confirmed."""
     rows = [
-        finding(finding_id="wide", harm=0.9, harm_lower=0.0),
-        finding(finding_id="sure", harm=0.3, harm_lower=0.2),
+        finding(finding_id="seen less", harm=0.5, harm_lower=0.4, observed_lower=0.1),
+        finding(finding_id="seen more", harm=0.1, harm_lower=-0.2, observed_lower=0.2),
         finding(finding_id="unmeasured"),
-        finding(finding_id="confirmed", verdict="confirmed", harm=0.1, harm_lower=0.05),
+        finding(finding_id="wide", verdict="confirmed", harm=0.4, harm_lower=0.02),
+        finding(finding_id="sure", verdict="confirmed", harm=0.1, harm_lower=0.05),
     ]
     data = assemble(run(["boat"]), tables(rows, []), load, redo)
-    assert [row["finding_id"] for row in data.findings] == ["confirmed", "sure", "wide", "unmeasured"]
+    order = ["sure", "wide", "seen more", "seen less", "unmeasured"]
+    assert [row["finding_id"] for row in data.findings] == order
 
 
 def test_thumbnails_are_small_and_keep_their_shape() -> None:

@@ -154,3 +154,18 @@ def test_small_numbers(value: float | None, text: str) -> None:
 
 def test_missing_numbers_are_nan() -> None:
     assert math.isnan(sentences.number(None)) and math.isnan(sentences.number("x")) and sentences.number(2) == 2.0
+
+
+def test_what_the_edits_were_spent_on() -> None:
+    rows = [("confirmed", 40), ("no effect", 8), ("no effect", 12)]
+    spent = {
+        "mode": "racing",
+        "forwards": 60,
+        "exhaustive_forwards": 480,
+        "experiments": [{"stopped": why, "forwards": forwards} for why, forwards in rows],
+    }
+    said = sentences.ablation(spent)
+    assert "60 edited images" in said and "480 (12 %)" in said
+    assert "40 in 1 experiment (confirmed); 20 in 2 experiments (no effect)" in said
+    assert "every fill" in sentences.ablation({**spent, "mode": "exhaustive"})
+    assert sentences.ablation({}) == ""

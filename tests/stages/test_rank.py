@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import Audit
+from pipeline.evidence.race import STOPPED
 from pipeline.stages.rank import measure_direction, verdict
 
 NAN = float("nan")
@@ -45,6 +46,12 @@ def test_an_edit_that_hurts_as_much_as_its_placebo_has_none() -> None:
     assert found.p > 0.05
 
 
+def test_a_race_reports_the_p_of_its_e_value() -> None:
+    found = measure_direction(rows(0.7, 0.1), "removal", 0.05, [0, 1], racing=True)
+    assert found.p == 1 / found.e < 0.01
+    assert found.score.lower < found.score.estimate < found.score.upper
+
+
 def test_an_effect_below_the_smallest_of_interest_is_not_significant() -> None:
     shares = [measure_direction(rows(0.04, 0.0, n=60, seed=s), "removal", 0.1, [0, s]).p for s in range(10)]
     assert np.mean(np.array(shares) > 0.05) >= 0.9
@@ -79,6 +86,8 @@ def finding(**more) -> dict:
         "insertion_effect_lower": -0.1,
         "smallest_effect": 0.15,
         "log_odds_ratio_lower": 1.0,
+        "removal_stopped": STOPPED["used up"],
+        "insertion_stopped": STOPPED["no effect"],
         **more,
     }
 
@@ -95,6 +104,7 @@ INSERTION = {"removal_p": 0.6, "removal_effect_lower": -0.1, "insertion_p": 0.00
         ({"q": 0.2, "log_odds_ratio_lower": -0.2}, "inconclusive", "15 points"),
         ({"q": 0.2, "smallest_effect": 0.4}, "inconclusive", "40 points"),
         ({"removal_effect_lower": -0.01}, "associated only", "don't depend"),
+        ({"q": 0.2, "smallest_effect": 0.4, "removal_stopped": STOPPED["no effect"]}, "associated only", "hardly move"),
         ({"p": NAN, "removal_p": NAN, "insertion_p": NAN}, "inconclusive", "No experiment"),
         ({"verdict": "core", "object_overlap": 0.8}, "core", "80 %"),
     ],
