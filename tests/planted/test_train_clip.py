@@ -204,8 +204,5 @@ def test_the_shipped_clip_knows_attributes_and_backgrounds_of_worlds_it_never_sa
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="0.92 after 57 minutes on two shared cores; the model's card says why"
-)
 def test_the_shipped_clip_names_single_objects_of_worlds_it_never_saw(quality):
     assert quality["single_top1"] >= 0.95

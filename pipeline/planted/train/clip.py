@@ -6,7 +6,7 @@ every concept, a softmax over names where exactly one is right (objects of singl
 backgrounds, crops), and the same for RoIAlign features on true boxes (RegionCLIP, arXiv 2112.09106), so that
 regions land where words are.
 
-    python -m pipeline.planted.train.clip --out data/models/clip --minutes 57
+    python -m pipeline.planted.train.clip --out data/models/clip --minutes 97
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def total(terms: dict[str, Tensor], recipe: Recipe) -> Tensor:
 def train_clip(
     out: Path,
     *,
-    minutes: float = 57,
+    minutes: float = 97,
     seed: int = 0,
     resume: bool = True,
     work: Path | None = None,
@@ -203,7 +203,7 @@ def train_clip(
     Returns the steps, seconds and last loss terms. Raises UserError when `minutes` is not positive.
     """
     if minutes <= 0:
-        raise UserError(f"Training minutes must be above 0, not {minutes}. Give --minutes 57.")
+        raise UserError(f"Training minutes must be above 0, not {minutes}. Give --minutes 97.")
     from open_clip import get_tokenizer
 
     recipe = recipe or Recipe()
@@ -283,7 +283,7 @@ def train_clip(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the tiny CLIP.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=57)
+    parser.add_argument("--minutes", type=float, default=97)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     print(json.dumps(train_clip(args.out, minutes=args.minutes, seed=args.seed)))

@@ -166,10 +166,14 @@ def render_shard(scenes: Sequence[Scene], rng: np.random.Generator, size: int) -
     )
 
 
-def training_shard(seed: int, number: int, n: int = SHARD_SIZE, size: int = 96) -> Shard:
-    """The `number`-th shard of the training stream of `seed`; always the same."""
-    rng = np.random.default_rng([TRAINING, seed, number])
-    return render_shard([sample_mixed(rng) for _ in range(n)], rng, size)
+SAMPLERS = {"mixed": sample_mixed, "world": sample_scene}
+"""Training scenes: with single objects and close-ups (for a CLIP), or the world as it is (for a detector)."""
+
+
+def training_shard(seed: int, number: int, n: int = SHARD_SIZE, size: int = 96, scenes: str = "mixed") -> Shard:
+    """The `number`-th shard of the training stream of `seed`, of the SAMPLERS `scenes`; always the same."""
+    rng = np.random.default_rng([TRAINING, seed, number, *([] if scenes == "mixed" else [1])])
+    return render_shard([SAMPLERS[scenes](rng) for _ in range(n)], rng, size)
 
 
 def held_out_shard(seed: int, n: int, size: int = 96, *, single: bool = False) -> Shard:
@@ -183,19 +187,21 @@ def _shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard_{number:05d}.npz"
 
 
-def _produce(folder: Path, seed: int, n_shards: int, shard_size: int) -> None:
+def _produce(folder: Path, seed: int, n_shards: int, shard_size: int, scenes: str) -> None:
     os.nice(5)
     for number in range(n_shards):
         path = _shard_path(folder, number)
         if not path.exists():
-            training_shard(seed, number, shard_size).save(path)
+            training_shard(seed, number, shard_size, scenes=scenes).save(path)
 
 
-def start_producer(folder: Path, seed: int, n_shards: int, shard_size: int = SHARD_SIZE) -> BaseProcess:
+def start_producer(
+    folder: Path, seed: int, n_shards: int, shard_size: int = SHARD_SIZE, scenes: str = "mixed"
+) -> BaseProcess:
     """Render shards 0..n_shards-1 into `folder` in a process of its own; shards already there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_produce, args=(folder, seed, n_shards, shard_size), daemon=True)
+    process = context.Process(target=_produce, args=(folder, seed, n_shards, shard_size, scenes), daemon=True)
     process.start()
     return process
 

@@ -53,7 +53,7 @@ class Recipe:
     sizes: tuple[int, ...] = (96, 128, 128, 128, 128, 160)
     few_words: int = 8
     few_share: float = 0.15  # of the batches ask for 1 to few_words words; the others for more
-    n_shards: int = 40
+    n_shards: int = 60
     shard_size: int = data.SHARD_SIZE
     threads: int = 2
 
@@ -202,7 +202,7 @@ def train_detector(
     clip:      folder of the tiny CLIP whose text features prompt the detector.
     minutes:   wall-clock time of the training proper; the learning rate follows a cosine to its end.
     start:     a detector to go on from, as this function wrote it; None: from nothing.
-    work:      where rendered shards are kept; by default the CLIP's, in the system's temporary folder.
+    work:      where rendered shards are kept; by default in the system's temporary folder.
     max_steps: stop early (tests). text: features (phrases, templates, 512) instead of the CLIP's (tests).
     Returns the steps, seconds, pictures and last losses. Raises UserError on a missing CLIP or bad `minutes`.
     """
@@ -212,8 +212,8 @@ def train_detector(
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(seed)
     bank = text_bank(clip, data.TEMPLATES) if text is None else text
-    work = work or Path(tempfile.gettempdir()) / f"cuescope-clip-{seed}"
-    producer = data.start_producer(work, seed, recipe.n_shards, recipe.shard_size)
+    work = work or Path(tempfile.gettempdir()) / f"cuescope-scenes-{seed}"
+    producer = data.start_producer(work, seed, recipe.n_shards, recipe.shard_size, "world")
     pool = Pool(work)
     pool.wait(producer)
 
