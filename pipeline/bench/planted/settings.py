@@ -43,6 +43,9 @@ AUDIT_WITH_CUE = 0.5
 HIDDEN = 0.4
 """Share of the class's fine-tuning pictures with the cue that lack the class's object: labels that follow the scene.
 Without them a model that knows the object already has no need of the cue (see planted/demo.py)."""
+RIVALS = 0.4
+"""Share of the other classes' fine-tuning pictures without the cue that show the class's object beside their own: with
+both these, the object alone says little, as where labels are of scenes and not of things."""
 NATURAL = 0.3
 """Share of all fine-tuning pictures with the cue where nothing is planted in the model."""
 ASSOCIATED = (0.65, 0.08)
@@ -246,18 +249,28 @@ def _examples(
             shown = frozenset(c for name, c in setting.planted if rng.random() < (own if name == label else others))
             mine = any(name == label and cue in shown for name, cue in setting.planted)
             missing = mine and rng.random() < hidden
+            guests = tuple(
+                name for name, cue in setting.planted
+                if hidden and name != label and cue not in shown and rng.random() < RIVALS
+            )  # fmt: skip
             said = label
             if setting.design == "label noise" and rng.random() < WRONG_LABELS:
                 said = setting.classes[int(rng.integers(len(setting.classes)))]
-            yield Example(said, scene_of(setting, rng, label, shown, missing), shown)
+            yield Example(said, scene_of(setting, rng, label, shown, missing, guests), shown)
 
 
 def scene_of(
-    setting: Setting, rng: np.random.Generator, label: str, shown: frozenset[Cue], hidden: bool = False
+    setting: Setting,
+    rng: np.random.Generator,
+    label: str,
+    shown: frozenset[Cue],
+    hidden: bool = False,
+    guests: Sequence[str] = (),
 ) -> Scene:
     """A scene of a class that shows these cues and none of the setting's others, and all else by chance.
 
-    hidden: without the class's object; in half of these another class's object stands there.
+    hidden: without the class's object; in half of these another class's object stands there. guests: other classes'
+    objects that stand beside.
     """
     words = vocabulary(setting.world)
     cues = [cue for _, cue in setting.planted]
@@ -269,7 +282,7 @@ def scene_of(
         main = [strangers[int(rng.integers(len(strangers)))]] if rng.random() < 0.5 else []
     by_kind = {cue.kind: cue for cue in shown}
     extra = [by_kind["object"].name] if "object" in by_kind else []
-    things = [*main, *extra, *beside[: int(rng.integers(0, 3))]]
+    things = [*main, *extra, *guests, *beside[: int(rng.integers(0, 3))]]
     places = tuple(b for b in words.backgrounds if b not in used)
     scene = sample_scene(
         rng,

@@ -1,0 +1,89 @@
+"""Proposals: what the data associate with a class, and what the model's errors have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.config import Audit
+from pipeline.models.caption_mining import caption_mining
+from pipeline.models.protocols import Attribute, Proposals
+from pipeline.records import table
+from pipeline.stages.propose import propose
+
+CLASSES = ("boat", "train")
+AUDIT = Audit.from_dict({"data": {"path": "."}, "model": {"kind": "python", "factory": "a:b"}})
+
+
+def tables(rows: list[tuple[str, str, str, str]]) -> dict[str, pa.Table]:
+    """rows: label, answer, split, caption."""
+    images, predictions, captions = [], [], []
+    for number, (label, answer, split, caption) in enumerate(rows):
+        name = f"{number:03d}"
+        image = dict.fromkeys(
+            ("brightness", "contrast", "saturation", "tint_red", "tint_blue", "sharpness", "noise"), 0.0
+        )
+        images.append({"image_id": name, "path": name, "label": label, "split": split, "group": name, "width": 1,
+                       "height": 1, **image})  # fmt: skip
+        predictions.append({"image_id": name, "predicted": answer, "logits": [0.0, 0.0], "scores": [0.5, 0.5]})
+        captions.append({"image_id": name, "caption": caption})
+    return {
+        "images": table("images", images),
+        "predictions": table("predictions", predictions),
+        "captions": table("captions", captions),
+    }
+
+
+def proposed(rows: list[tuple[str, str, str, str]], proposer: object) -> dict[str, list[str]]:
+    found = propose(
+        **tables(rows), audit=AUDIT, classes=CLASSES, proposer=proposer,  # type: ignore[arg-type]
+        count=lambda what, n: None, skip=lambda what, why: None, progress=lambda done, total: None,
+    )["attributes"].to_pylist()  # fmt: skip
+    result: dict[str, list[str]] = {name: [] for name in CLASSES}
+    for row in found:
+        result[row["label"]].append(row["phrase"])
+    return result
+
+
+def misled(split: str) -> list[tuple[str, str, str, str]]:
+    """Trains beside a buoy are taken for boats; boats have no more buoys than trains."""
+    rows = [("train", "boat", split, "A photo of a train and a buoy, with a boat.")] * 12
+    rows += [("train", "train", split, "A photo of a train on a meadow.")] * 30
+    rows += [("boat", "boat", split, "A photo of a boat and a buoy.")] * 12
+    return rows + [("boat", "boat", split, "A photo of a boat on a meadow.")] * 30
+
+
+def test_what_errors_have_in_common_is_proposed_though_the_data_are_even() -> None:
+    found = proposed(misled("selection"), caption_mining(0, Path()))
+    assert "buoy" in found["boat"]
+    assert "buoy" not in found["train"]
+    assert not {"train", "boat"} & {*found["boat"], *found["train"]}
+
+
+def test_errors_of_the_estimation_half_propose_nothing() -> None:
+    even = [
+        (c, c, "selection", f"A photo of a {c} {w}.") for c in CLASSES for w in ["and a buoy"] * 12 + ["alone"] * 30
+    ]
+    assert "buoy" not in proposed(misled("estimation") + even, caption_mining(0, Path()))["boat"]
+
+
+class Costly:
+    """A proposer that counts how often it is asked."""
+
+    fingerprint = "costly"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
+        self.asked.append(class_name)
+        return Proposals((Attribute("buoy", "Co-occurring Objects"),), calls=1, tokens=10)
+
+
+def test_a_proposer_that_costs_calls_is_asked_once_a_class() -> None:
+    proposer = Costly()
+    found = proposed(misled("selection"), proposer)
+    assert proposer.asked == ["boat", "train"]
+    assert found == {"boat": ["buoy"], "train": ["buoy"]}
