@@ -11,7 +11,7 @@ turns over the images. Every experiment starts with a few images. Then
 - the rest goes on until its images are used up.
 
 The e-values are anytime-valid (metrics/anytime.py), so that stopping by them is no optional stopping. One reservation:
-experiments share pictures, and a stop by e-BH heeds the others' results, which tests/stages/test_race.py simulates.
+experiments share pictures, and a stop by e-BH heeds the others' results, which tests/metrics/test_anytime.py simulates.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pipeline.metrics.anytime import STAKES, e_bh, e_value, either
 Reals = NDArray[np.float64]
 Key = tuple[str, str]
 
-FIRST = 3
-"""Images of the first round, or a whole turn of the fills: fewer give no spread to go by."""
+FIRST = 6
+"""Images of the first round, in whole turns of the fills: on fewer, "no effect" would be said of next to nothing."""
 STEP = 4
 """Images of each later round."""
 LEAST = 8

@@ -261,11 +261,12 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
         )
     power = f"an effect of {100 * row['smallest_effect']:.0f} points or more would have been seen"
     if all(row[f"{name}_stopped"] == STOPPED["no effect"] for name in directions):
-        still = "the edits hardly move the model's margin, so that testing stopped early"
+        tried = " and ".join(f"{row[f'{name}_n']} for {name}" for name in directions)
+        still = f"on the pictures tried ({tried}) the edits hardly move its margin, so that testing stopped early"
         if row["log_odds_ratio_lower"] > 0:
             return (
                 "associated only",
-                f"It goes with the class in the data, but the model's answers don't depend on it: {still}.{untested}",
+                f"It goes with the class in the data, but the model doesn't seem to heed it: {still}.{untested}",
             )
         return "inconclusive", f"No effect beyond the placebo was shown: {still}.{untested}"
     if row["log_odds_ratio_lower"] > 0 and row["smallest_effect"] <= USEFUL_POWER:

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.config import Audit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, pair_of
+from pipeline.evidence.race import FIRST
 from pipeline.stages.ablate import run_race
 
 FILLS = ("mean", "blur", "inpaint")
@@ -70,7 +71,7 @@ def race(budget: int = 20_000) -> tuple[list[list[Pair]], list[str], list[list[E
 def test_the_cue_is_confirmed_and_the_others_are_dropped_early() -> None:
     used, stopped, _ = race()
     assert stopped == ["confirmed"] * 2 + ["no effect"] * 4
-    assert all(8 <= len(pairs) <= 15 for pairs in used[:2]) and all(len(pairs) == 3 for pairs in used[2:])
+    assert all(8 <= len(pairs) <= 15 for pairs in used[:2]) and all(len(pairs) == FIRST for pairs in used[2:])
 
 
 def test_every_image_gets_one_fill_and_every_turn_all_fills() -> None:
@@ -95,4 +96,4 @@ def test_the_budget_holds_and_goes_to_the_most_promising(budget: int) -> None:
     had = [bool(pairs) for pairs in used]
     assert had == sorted(had, reverse=True)
     assert [why == "budget" for why, some in zip(stopped, had, strict=True) if not some] == [True] * had.count(False)
-    assert had.count(True) == min(budget // 6, 6)
+    assert had.count(True) == min(budget // (2 * FIRST), 6)

@@ -82,6 +82,8 @@ def finding(**more) -> dict:
         "q": 0.01,
         "removal_p": 0.0005,
         "removal_effect_lower": 0.2,
+        "removal_n": 20,
+        "insertion_n": 20,
         "insertion_p": 0.6,
         "insertion_effect_lower": -0.1,
         "smallest_effect": 0.15,
