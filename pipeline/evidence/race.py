@@ -34,7 +34,7 @@ FIRST = 6
 """Images of the first round, in whole turns of the fills: on fewer, "no effect" would be said of next to nothing."""
 STEP = 4
 """Images of each later round."""
-LEAST = 8
+LEAST = 20
 """A confirmed finding's effects rest on at least this many images each, where there are as many."""
 SURE = 0.9
 """Level of the one-sided bound by which an experiment is futile."""
