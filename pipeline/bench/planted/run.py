@@ -1,8 +1,8 @@
 """Run settings: build the model and the pictures, audit them, let every method rank, and judge.
 
 All that is built (pictures, models, features) lies in one folder and is made again by the same command; a setting's
-row is kept beside it under a key of the setting, the shipped models and the code's version, so that a run that was
-cut off goes on where it stopped.
+row is kept beside it under a key of the setting, the shipped models and the code, so that a run that was cut off goes
+on where it stopped.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,10 @@ import numpy as np
 
 from pipeline.bench.planted.settings import Example, Setting, audited, training
 from pipeline.config import Audit
+from pipeline.store import key_of
 
-VERSION = 1
-PER_CLASS_EDITS = 24
-"""Pictures of an experiment: a class has some thirty estimation pictures with its cue."""
-FILLS = ("mean", "blur", "inpaint")
+CODE = ("stages", "evidence", "metrics", "models", "bench", "planted")
+"""Packages that a row depends on: with a change in them it is made again."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,15 @@ class Models:
         parts = (of_path(self.clip, (".safetensors",)), of_path(self.detector / "detector.pt"),
                  of_path(self.mllm, (".safetensors",)))  # fmt: skip
         return "".join(part[:6] for part in parts)
+
+    @cached_property
+    def code(self) -> str:
+        """Of the code that makes a row."""
+        from pipeline.models.fingerprints import of_path
+
+        root = Path(__file__).parents[2]
+        files = sorted(file for name in CODE for file in (root / name).rglob("*.py"))
+        return key_of([of_path(file) for file in files])[:12]
 
     @property
     def vit(self) -> Path:
@@ -68,7 +77,7 @@ def audit_of(setting: Setting, models: Models, pictures: Path, model: dict[str, 
                 "text_model": f"local-dir:{models.clip}",
             },
             "embed": {"kind": "open_clip", "name": f"local-dir:{models.clip}", "regions": "roi_align"},
-            "ablate": {"fills": list(FILLS), "images": PER_CLASS_EDITS, **ABLATE[mode]},
+            "ablate": ABLATE[mode],
             "cache": str(models.work / "cache" / setting.audited.key),
             "classes": list(setting.classes),
             "device": "cpu",
@@ -105,11 +114,13 @@ def build_model(setting: Setting, models: Models) -> Path:
     """The setting's fine-tuned model, once."""
     from pipeline.bench.planted import families
 
-    out = models.work / "models" / f"{setting.key}-{families.VERSION}-{models.digest}"
+    examples = training(setting)
+    recipe = key_of(families.VERSION, setting.key, models.digest, [(e.label, repr(e.scene)) for e in examples])[:16]
+    out = models.work / "models" / recipe
     if not out.is_dir():
         out.parent.mkdir(parents=True, exist_ok=True)
         start = models.vit if setting.family == "vit" else models.clip
-        families.finetune(start, out, training(setting), setting.classes, setting.family, setting.seed)
+        families.finetune(start, out, examples, setting.classes, setting.family, setting.seed)
     return out
 
 
@@ -203,7 +214,7 @@ def run_setting(setting: Setting, models: Models, modes: Sequence[str] = ("racin
 
 def row_of(setting: Setting, models: Models) -> dict[str, Any]:
     """A setting's row, from the folder if it is there; an error becomes a row that says so."""
-    file = models.work / "rows" / f"{setting.key}-{VERSION}-{models.digest}.json"
+    file = models.work / "rows" / f"{setting.key}-{models.digest}-{models.code}.json"
     if file.is_file():
         return dict(json.loads(file.read_text(encoding="utf-8")))
     try:
