@@ -93,13 +93,14 @@ ABLATE: dict[str, dict[str, Any]] = {
 }
 
 
-def write_pictures(setting: Setting, folder: Path) -> list[Example]:
-    """The audited set as an image folder, once; returns its examples in order of their numbers."""
+def write_pictures(setting: Setting, models: Models) -> tuple[Path, list[Example]]:
+    """The audited set as an image folder, once; the folder, and its examples in order of their numbers."""
     from PIL import Image
 
     from pipeline.planted import render
 
     examples = audited(setting)
+    folder = models.work / "sets" / key_of([(e.label, repr(e.scene)) for e in examples])[:16]
     done = folder / "done"
     if not done.is_file():
         for number, example in enumerate(examples):
@@ -107,7 +108,7 @@ def write_pictures(setting: Setting, folder: Path) -> list[Example]:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(render(example.scene).image).save(path, compress_level=1)
         done.touch()
-    return examples
+    return folder / "images", examples
 
 
 def build_model(setting: Setting, models: Models) -> Path:
@@ -162,8 +163,7 @@ def run_setting(setting: Setting, models: Models, modes: Sequence[str] = ("racin
     from pipeline.store import AuditFolder
 
     began = time.perf_counter()
-    pictures = models.work / "sets" / setting.audited.key
-    examples = write_pictures(setting, pictures)
+    pictures, examples = write_pictures(setting, models)
     folder = build_model(setting, models)
     row: dict[str, Any] = {
         "setting": asdict(setting),
@@ -176,7 +176,7 @@ def run_setting(setting: Setting, models: Models, modes: Sequence[str] = ("racin
     truth: judge.Truth | None = None
     for mode in (*modes, "none"):
         out = models.work / "audits" / f"{setting.key}-{mode}"
-        audit = audit_of(setting, models, pictures / "images", section, mode)
+        audit = audit_of(setting, models, pictures, section, mode)
         seconds = run_chain(audit, out)
         audits = AuditFolder.open(out)
         context = Context(audit, audits)
