@@ -235,7 +235,7 @@ def export(model: Any, tokenizer: Any, out: Path) -> None:
     half.generation_config.max_new_tokens = 64
     half.generation_config.do_sample = False
     # A decoder this small forgets what it has named; a penalty keeps the order of Yes and No.
-    half.generation_config.repetition_penalty = 1.2
+    half.generation_config.repetition_penalty = 1.1
     half.save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)
     config = json.loads((out / "config.json").read_text())
