@@ -256,8 +256,5 @@ def test_the_shipped_model_answers_rightly_on_worlds_it_never_saw(quality):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="0.84 after 19 minutes: it repeats names; the model's card says why"
-)
 def test_the_shipped_model_names_what_is_in_worlds_it_never_saw(quality):
     assert quality["caption_recall"] >= 0.90
