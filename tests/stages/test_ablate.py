@@ -71,7 +71,9 @@ def race(budget: int = 20_000) -> tuple[list[list[Pair]], list[str], list[list[E
 def test_the_cue_is_confirmed_and_the_others_are_dropped_early() -> None:
     used, stopped, _ = race()
     assert stopped == ["confirmed"] * 2 + ["no effect"] * 4
-    assert all(LEAST <= len(pairs) <= LEAST + 4 for pairs in used[:2]) and all(len(pairs) == FIRST for pairs in used[2:])
+    assert all(LEAST <= len(pairs) <= LEAST + 4 for pairs in used[:2]) and all(
+        len(pairs) == FIRST for pairs in used[2:]
+    )
 
 
 def test_every_image_gets_one_fill_and_every_turn_all_fills() -> None:
