@@ -7,19 +7,25 @@ words is measured before and after. The model under test takes no part in it.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.evidence.geometry_edits import FITTING, LIBRARY, apply_geometry
 from pipeline.images import RGB
 from pipeline.models.protocols import RegionEncoder
 from pipeline.properties import rms
+from pipeline.records import SCHEMAS, matrix
+from pipeline.store import Shelf
 
+VERSION = 1
 MOST_IMAGES = 24
 """Images that every operator is tried on."""
 LEAST_IMAGES = 4
@@ -46,21 +52,39 @@ class Tried:
     change: dict[Try, float]  # root mean square over pixels, 0..255
 
 
+def encode_once(
+    pictures: Sequence[RGB], encoder: RegionEncoder, cache: Path, count: Callable[[str, int], None]
+) -> NDArray[np.float32]:
+    """Unit vectors (n, d) of pictures through the feature cache, by their pixels: edits made again cost no forward."""
+    shelf = Shelf(cache, "manipulation", "embeddings", "image_id", (VERSION, encoder.fingerprint))
+    keys = [hashlib.blake2b(p.tobytes(), digest_size=16, salt=str(p.shape).encode()[:16]).hexdigest() for p in pictures]
+    known = shelf.keys()
+    missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
+    if missing:
+        rows = {"image_id": list(missing), "embedding": list(encoder.images(list(missing.values())))}
+        shelf.add(missing, pa.table(rows, schema=SCHEMAS["embeddings"]))
+        count("measure", len(missing))
+    stored = shelf.read(sorted(set(keys)))
+    found = dict(zip(stored["image_id"].to_pylist(), matrix(stored["embedding"]), strict=True))
+    return np.stack([found[key] for key in keys])
+
+
 def try_operators(
-    pictures: Sequence[RGB], cue_types: Sequence[str], encoder: RegionEncoder, count: Callable[[str, int], None]
+    pictures: Sequence[RGB], cue_types: Sequence[str], encode: Callable[[Sequence[RGB]], NDArray[np.float32]]
 ) -> Tried:
     """Embed the pictures after each operator that fits one of the types, or may be the placebo of one that does."""
     kinds = {LIBRARY[name].kind for cue_type in cue_types for name in FITTING.get(cue_type, ())}
     tries = [(o.name, strength) for o in LIBRARY.values() if o.kind in kinds for strength in o.strengths]
-    before = encoder.images(pictures)
-    after, change = {}, {}
-    for name, strength in tries:
-        edited = [apply_geometry(picture, name, strength) for picture in pictures]
-        after[name, strength] = encoder.images(edited)
-        pairs = zip(edited, pictures, strict=True)
-        change[name, strength] = float(np.mean([rms(a.astype(np.float32) - b.astype(np.float32)) for a, b in pairs]))
-    count("measure", (len(tries) + 1) * len(pictures))
-    return Tried(before, after, change)
+    edited = {key: [apply_geometry(picture, *key) for picture in pictures] for key in tries}
+    vectors = encode([*pictures, *(picture for key in tries for picture in edited[key])])
+    before, *rest = np.split(vectors, len(tries) + 1)
+    change = {
+        key: float(
+            np.mean([rms(a.astype(np.float32) - b.astype(np.float32)) for a, b in zip(after, pictures, strict=True)])
+        )
+        for key, after in edited.items()
+    }
+    return Tried(before, dict(zip(tries, rest, strict=True)), change)
 
 
 def choose_operator(

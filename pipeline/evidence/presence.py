@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from pipeline.evidence.boxes import undisputed
 from pipeline.evidence.geometry_edits import FITTING
-from pipeline.evidence.manipulation import MOST_IMAGES, choose_operator, images_to_try, in_words, try_operators
+from pipeline.evidence.manipulation import (
+    MOST_IMAGES,
+    choose_operator,
+    encode_once,
+    images_to_try,
+    in_words,
+    try_operators,
+)
 from pipeline.evidence.texts import text_embeddings
 from pipeline.images import RGB
 from pipeline.models.protocols import Floats, RegionEncoder
@@ -256,7 +263,9 @@ def whole_image_operators(
     scores = np.stack([similarity[phrase] for phrase in typed], axis=1)[selection]
     rows = images_to_try(scores, MOST_IMAGES, np.random.default_rng([seed, 31]))
     pictures = load(images.take(np.flatnonzero(selection)[rows]))
-    tried = try_operators(pictures, sorted(set(typed.values())), encoder, count)
+    tried = try_operators(
+        pictures, sorted(set(typed.values())), lambda images: encode_once(images, encoder, cache, count)
+    )
     words = phrase_directions(list(typed), encoder, cache, count)
     chosen: dict[str, dict[str, dict]] = {}
     for number, (phrase, cue_type) in enumerate(typed.items()):

@@ -11,7 +11,14 @@ import pytest
 from pipeline.evidence import manipulation
 from pipeline.evidence.experiments import why_untestable
 from pipeline.evidence.geometry_edits import LIBRARY
-from pipeline.evidence.manipulation import choose_operator, images_to_try, in_words, operator_of, try_operators
+from pipeline.evidence.manipulation import (
+    choose_operator,
+    encode_once,
+    images_to_try,
+    in_words,
+    operator_of,
+    try_operators,
+)
 from pipeline.evidence.presence import find_cues
 from pipeline.records import PROPERTIES, SCHEMAS, table
 
@@ -50,7 +57,7 @@ def nothing(what: str, number: int) -> None:
 @pytest.fixture(scope="module")
 def tried() -> manipulation.Tried:
     pictures = [stripes(0, seed) for seed in range(8)]
-    return try_operators(pictures, ["Orientation", "Lighting and Shadows"], Level(), nothing)
+    return try_operators(pictures, ["Orientation", "Lighting and Shadows"], Level().images)
 
 
 WORDS = np.array([1, 0, 0], dtype=np.float32)
@@ -72,7 +79,7 @@ def test_what_tilts_is_chosen_and_its_placebo_changes_as_much_but_does_not_tilt(
 
 
 def test_the_opposite_direction_takes_it_out() -> None:
-    tilted = try_operators([stripes(15, seed) for seed in range(8)], ["Orientation"], Level(), nothing)
+    tilted = try_operators([stripes(15, seed) for seed in range(8)], ["Orientation"], Level().images)
     chosen = choose_operator(tilted, WORDS, np.ones(8, dtype=bool), 0.1, "Orientation", "removal")
     assert chosen["name"] in ("rotate", "mirror", "flip") and chosen["shift"] < -1
     assert chosen["name"] != "rotate" or chosen["strength"] < 0
@@ -168,3 +175,13 @@ def test_nothing_is_read_where_no_phrase_needs_it(tmp_path: Path) -> None:
     assert "no detector" in cues["round thing"]["untestable"] and "no detector" in cues["beach"]["untestable"]
     cues, _, read = cues_of({"tilted picture": "Orientation"}, tmp_path, load=False)
     assert not read and cues["tilted picture"]["untestable"]
+
+
+def test_a_picture_seen_before_costs_no_forward(tmp_path: Path) -> None:
+    pictures = [stripes(0, seed) for seed in range(3)]
+    counted: list[int] = []
+    first = encode_once(pictures, Level(), tmp_path, lambda what, n: counted.append(n))
+    again = encode_once([pictures[2], stripes(9, 9), pictures[0]], Level(), tmp_path, lambda what, n: counted.append(n))
+    assert counted == [3, 1]
+    np.testing.assert_array_equal(again[[2, 0]], first[[0, 2]])
+    np.testing.assert_array_equal(first, Level().images(pictures))
