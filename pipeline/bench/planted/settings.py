@@ -171,7 +171,7 @@ STRENGTHS = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def settings(world: World) -> list[Setting]:
-    """All settings of a world: 84 planted (some turn out not valid), 40 null, 14 of association, 28 of other designs.
+    """All settings of a world: 81 planted (some turn out not valid), 40 null, 14 of association, 21 of other designs.
 
     Of one planted draw three models of different family and strength are made; the audited pictures are shared.
     """
