@@ -121,7 +121,7 @@ def rank(
         row["verdict"], row["why"] = verdict(row, audit, reasons[row["class"], row["cue_id"]])
     ordered: list[dict[str, Any]] = []
     for label in classes:
-        mine = sorted((row for row in rows if row["class"] == label), key=_worst_first)
+        mine = sorted((row for row in rows if row["class"] == label), key=worst_first)
         for place, row in enumerate(mine):
             row["rank"] = place + 1
             row["same_as"] = next(
@@ -276,7 +276,8 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
     return "inconclusive", f"No effect beyond the placebo was shown; {power}.{untested}"
 
 
-def _worst_first(row: dict[str, Any]) -> tuple[Any, ...]:
+def worst_first(row: dict[str, Any]) -> tuple[Any, ...]:
+    """The sort key of findings: confirmed ones by their harm, then the rest by what was observed, core ones last."""
     order = {"confirmed": 0, "associated only": 1, "inconclusive": 1, "core": 2}[row["verdict"]]
     names = ("harm_lower", "harm") if row["verdict"] == "confirmed" else ("observed_lower", "log_odds_ratio_lower")
     first, second = (-np.inf if np.isnan(row[name]) else row[name] for name in names)

@@ -75,6 +75,13 @@ def test_a_quick_run_forgives_one_miss_and_no_false_finding() -> None:
     assert not sb.quick_holds([row("null")])
 
 
+def test_a_setting_that_failed_is_counted_and_spoils_no_figure() -> None:
+    failed = {"error": "RuntimeError: no disk", "setting": {"design": "association", "strength": 0.0, "planted": []}}
+    board = sb.scoreboard({"held-out": [row(), failed]}, "cuescope bench planted")
+    assert board["settings"]["failed"] == 1
+    assert board["methods"]["cuescope"]["precision_at_10"] == 1.0
+
+
 def test_the_board_is_written_as_json_table_and_figure(tmp_path: Path) -> None:
     rows = [row(strength=0.6, precision_at_10=0.7), row(strength=0.99), row("null")]
     paths = sb.write(sb.scoreboard({"held-out": rows}, "cuescope bench planted"), tmp_path)

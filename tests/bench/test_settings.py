@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from pipeline.bench.planted.settings import (
     KINDS,
     N_CLASSES,
+    Setting,
+    World,
     audited,
     counterfactuals,
     draw,
@@ -40,8 +42,8 @@ def test_shares_give_the_strength_asked_for(strength: float) -> None:
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda s: s.describe())
-def test_the_fine_tuning_set_has_about_the_strength_and_the_audited_set_none(setting: object) -> None:
-    (label, cue) = setting.planted[0]  # type: ignore[attr-defined]
+def test_the_fine_tuning_set_has_about_the_strength_and_the_audited_set_none(setting: Setting) -> None:
+    (label, cue) = setting.planted[0]
 
     def v(examples: list) -> float:
         table = np.zeros((2, 2))
@@ -49,22 +51,22 @@ def test_the_fine_tuning_set_has_about_the_strength_and_the_audited_set_none(set
             table[int(e.label == label), int(cue in e.cues)] += 1
         return float(cramers_v(table))
 
-    assert v(training(setting)) == pytest.approx(0.9, abs=0.08)  # type: ignore[arg-type]
-    assert v(audited(setting)) < 0.15  # type: ignore[arg-type]
+    assert v(training(setting)) == pytest.approx(0.9, abs=0.08)
+    assert v(audited(setting)) < 0.15
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda s: s.describe())
-def test_a_scene_shows_a_cue_exactly_where_its_example_says_so(setting: object) -> None:
-    _, cue = setting.planted[0]  # type: ignore[attr-defined]
-    examples = audited(setting)  # type: ignore[arg-type]
+def test_a_scene_shows_a_cue_exactly_where_its_example_says_so(setting: Setting) -> None:
+    _, cue = setting.planted[0]
+    examples = audited(setting)
     assert all(shows(e.scene, cue) == (cue in e.cues) for e in examples)
     assert {True, False} == {cue in e.cues for e in examples}
 
 
 @pytest.mark.parametrize("setting", ALL, ids=lambda s: s.describe())
-def test_a_counterfactual_lacks_the_cue_and_differs_in_nothing_else(setting: object) -> None:
-    label, cue = setting.planted[0]  # type: ignore[attr-defined]
-    for shown, bare in zip(*counterfactuals(setting, label, cue, 6), strict=True):  # type: ignore[arg-type]
+def test_a_counterfactual_lacks_the_cue_and_differs_in_nothing_else(setting: Setting) -> None:
+    label, cue = setting.planted[0]
+    for shown, bare in zip(*counterfactuals(setting, label, cue, 6), strict=True):
         assert shows(shown, cue)
         assert not shows(bare, cue)
         changed = {f.name for f in dataclasses.fields(shown) if getattr(shown, f.name) != getattr(bare, f.name)}
@@ -82,8 +84,8 @@ def test_no_word_of_a_held_out_setting_was_tuned_on() -> None:
 
 
 @pytest.mark.parametrize("world", ["development", "held-out"])
-def test_there_are_enough_settings_of_every_sort(world: str) -> None:
-    every = settings(world)  # type: ignore[arg-type]
+def test_there_are_enough_settings_of_every_sort(world: World) -> None:
+    every = settings(world)
     assert len({s.key for s in every}) == len(every)
     designs = [s.design for s in every]
     assert designs.count("planted") >= 80

@@ -162,7 +162,7 @@ def ravl_ranking(e: Evidence) -> list[Candidate]:
         medoid = int(members[near.argmax()])
         order = ravl.rank_regions(e.vectors, clusters, int(cluster), medoid)
         label = ravl.correlated_label(counts, int(cluster))
-        ranking.append(Candidate(e.classes[label], f"cluster {cluster}", e.at(order)))
+        ranking.append(Candidate(e.classes[label] if label >= 0 else None, f"cluster {cluster}", e.at(order)))
     return ranking
 
 
@@ -229,13 +229,6 @@ def findings_ranking(e: Evidence, findings: Sequence[dict[str, Any]]) -> list[Ca
     """Cuescope's findings, in the order given, with their places."""
     places = CuePlaces(e)
     return [Candidate(row["class"], row["cue"], places.of(row["cue_id"]), row["cue_id"]) for row in findings]
-
-
-def overall(row: dict[str, Any]) -> tuple[Any, ...]:
-    """The sort key of findings over classes."""
-    from pipeline.stages.rank import _worst_first
-
-    return _worst_first(row)
 
 
 class CuePlaces:

@@ -160,6 +160,7 @@ def run_setting(setting: Setting, models: Models, modes: Sequence[str] = ("racin
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     from pipeline.bench.planted import families, judge, methods
     from pipeline.context import Context
+    from pipeline.stages.rank import worst_first
     from pipeline.store import AuditFolder
 
     began = time.perf_counter()
@@ -189,7 +190,7 @@ def run_setting(setting: Setting, models: Models, modes: Sequence[str] = ("racin
             row["valid"] = bool(gaps) and all(g.valid for g in gaps)
             row["accuracy"] = float((e.labels == e.predicted).mean())
             row["true_effects"] = [truth.effects(label, cue) for label, cue in setting.planted]
-        findings = sorted(audits.read("findings").to_pylist(), key=methods.overall)
+        findings = sorted(audits.read("findings").to_pylist(), key=worst_first)
         candidates = methods.findings_ranking(e, findings)
         name = {"none": "cuescope without ablation", "racing": "cuescope"}.get(mode, f"cuescope {mode}")
         row["methods"][name] = {
