@@ -137,6 +137,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         margin_after=REAL,
         hit_before=YES,  # predicted as the class
         hit_after=YES,
+        dose=REAL,  # how much of the cue came in or went, 1 being the natural difference; NaN where not measured
     ),
     # one row an experiment that was made
     "experiments": _schema(
@@ -165,15 +166,19 @@ SCHEMAS: dict[str, pa.Schema] = {
         harm=REAL,  # expected share of predictions that change if the cue no longer goes with the class
         harm_lower=REAL,
         harm_upper=REAL,
-        removal_effect=REAL,  # further share of the class's images lost without the cue, less placebo
+        removal_effect=REAL,  # further share of the class's images lost without the cue, less placebo, at the natural dose
         removal_effect_lower=REAL,
         removal_effect_upper=REAL,
+        removal_edit_effect=REAL,  # the same of the edit as it is, whatever its dose
+        removal_dose=REAL,  # of the cue that the edits gave beyond their placebos, 1 being as in nature
         removal_n=WHOLE,
         removal_p=REAL,
         removal_stopped=TEXT,  # why no more images were edited, or empty
-        insertion_effect=REAL,  # further share of other images taken for the class with the cue, less placebo
+        insertion_effect=REAL,  # further share of other images taken for the class with the cue, less placebo, at the natural dose
         insertion_effect_lower=REAL,
         insertion_effect_upper=REAL,
+        insertion_edit_effect=REAL,  # the same of the edit as it is, whatever its dose
+        insertion_dose=REAL,  # of the cue that the edits gave beyond their placebos, 1 being as in nature
         insertion_n=WHOLE,
         insertion_p=REAL,
         insertion_stopped=TEXT,

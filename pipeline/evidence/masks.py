@@ -7,6 +7,8 @@ is refused, and the box itself stands in for it: an edit must rather keep too mu
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -68,18 +70,26 @@ def _thing(image: RGB, x0: int, y0: int, x1: int, y1: int) -> Mask:
     scale = min(WORKING_SIZE / max(window.shape[:2]), 1.0)
     size = (max(round(window.shape[1] * scale), 1), max(round(window.shape[0] * scale), 1))
     small = np.asarray(cv2.resize(window, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    found = _grabcut(small, *(scale * np.array([x0 - left, y0 - top, x1 - left, y1 - top])))
+    corners = (scale * np.array([x0 - left, y0 - top, x1 - left, y1 - top])).tolist()
+    found = _grabcut(small.tobytes(), small.shape, *corners)
     if found is None:
         return whole
-    full = np.asarray(cv2.resize(found, (window.shape[1], window.shape[0]), interpolation=cv2.INTER_LINEAR)) >= 0.5
+    full = (
+        np.asarray(
+            cv2.resize(found.astype(np.float32), (window.shape[1], window.shape[0]), interpolation=cv2.INTER_LINEAR)
+        )
+        >= 0.5
+    )
     thing = full[y0 - top : y1 - top, x0 - left : x1 - left]
     _, _, width, height = cv2.boundingRect(thing.astype(np.uint8))
     plausible = PLAUSIBLE[0] <= thing.mean() <= PLAUSIBLE[1] and width * height >= TIGHT * thing.size
     return thing if plausible else whole
 
 
-def _grabcut(window: RGB, x0: float, y0: float, x1: float, y1: float) -> NDArray[np.float32] | None:
-    """1 on the thing and 0 elsewhere, the size of the window; None where the colours can't be told apart."""
+@functools.lru_cache(maxsize=1024)  # the fills and arms of an experiment ask for the same masks again and again
+def _grabcut(pixels: bytes, shape: tuple[int, ...], x0: float, y0: float, x1: float, y1: float) -> Mask | None:
+    """The thing in a window (uint8 RGB of this shape); None where the colours can't be told apart."""
+    window = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
     marks = np.full(window.shape[:2], cv2.GC_BGD, dtype=np.uint8)
     columns, rows = slice(round(x0), max(round(x1), round(x0) + 1)), slice(round(y0), max(round(y1), round(y0) + 1))
     marks[rows, columns] = cv2.GC_PR_FGD
@@ -95,4 +105,4 @@ def _grabcut(window: RGB, x0: float, y0: float, x1: float, y1: float) -> NDArray
     # what is enclosed by the thing is a part of it
     edge = cv2.copyMakeBorder(1 - thing, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     cv2.floodFill(edge, None, (0, 0), 2)
-    return np.maximum(thing, edge[1:-1, 1:-1] == 1).astype(np.float32)
+    return (thing == 1) | (edge[1:-1, 1:-1] == 1)

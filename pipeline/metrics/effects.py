@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.metrics.intervals import (
+    Interval,
     as_columns,
     group_means,
     minimum_detectable_effect,
     percentile_bounds,
+    ratio,
     resample_counts,
 )
 from pipeline.metrics.tests import Alternative, sign_flip
@@ -21,6 +23,12 @@ Reals = NDArray[np.float64]
 
 FLIP_BOUNDS = (-1.0, 1.0)
 """Range of an effect on flips or probabilities."""
+
+
+LEAST_DOSE = 0.1
+"""A dose that may be smaller is taken for this: the bounds of the effect at the natural dose are then very wide."""
+TRUSTED_DOSES = (0.5, 1.5)
+"""An estimate is scaled by the dose at most as far as these: beyond them proportion is a guess."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,28 @@ def paired_effect(
         placebo_change=change(placebo),
         by_fill=tuple(float(_over_fills(column[None])[0]) for column in cells.T),
         smallest=float(minimum_detectable_effect(len(known), sd=spread, two_sided=not one_sided)),
+    )
+
+
+def at_natural_dose(effect: Effect, dose: Interval) -> Interval:
+    """What the cue does at its natural strength, from an edit that gave a part of it: see pipeline/evidence/dose.py.
+
+    The interval spans both that of the edit's own effect and that of its ratio to the dose, as effects need not grow in
+    proportion; it stays within [-1, 1].
+
+    Args:
+        effect: of flips or probabilities, beyond the placebo.
+        dose: the edit's beyond the placebo's, in natural units; NaN where none was measured: the effect as it is.
+    """
+    raw = Interval(*(np.asarray(x) for x in (effect.estimate, effect.lower, effect.upper)))
+    if np.isnan(dose.estimate) or np.isnan(effect.lower):
+        return raw
+    known = Interval(*(np.maximum(x, LEAST_DOSE) for x in (dose.estimate, np.nan_to_num(dose.lower), dose.upper)))
+    scaled = ratio(raw, known)
+    return Interval(
+        np.clip(raw.estimate / np.clip(dose.estimate, *TRUSTED_DOSES), -1, 1),
+        np.clip(np.minimum(raw.lower, scaled.lower), -1, 1),
+        np.clip(np.maximum(raw.upper, scaled.upper), -1, 1),
     )
 
 

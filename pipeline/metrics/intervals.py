@@ -181,6 +181,28 @@ def cluster_bootstrap_mean(
     return Interval(estimate.reshape(shape), lower.reshape(shape), upper.reshape(shape))
 
 
+def ratio(numerator: Interval, denominator: Interval) -> Interval:
+    """The ratio of two independent estimates, for a denominator whose lower bound is above 0.
+
+    The method of variance estimates recovery for ratios (Donner and Zou 2012, Statistical Methods in Medical Research
+    21, 347-359, equations 9 and 10). Where the denominator's bounds reach 0 the ratio is unbounded: NaN.
+    """
+    (a, lower_a, upper_a), (b, lower_b, upper_b) = ((float(x) for x in one) for one in (numerator, denominator))
+    if not lower_b > 0:
+        return Interval(*(np.asarray(x) for x in (a / b if b else np.nan, np.nan, np.nan)))
+
+    def bound(end: float, far: float, sign: float) -> float:
+        product = a * b
+        root = max(product**2 - end * far * (2 * a - end) * (2 * b - far), 0.0)
+        return float((product + sign * np.sqrt(root)) / (far * (2 * b - far)))
+
+    # the far end of the denominator must lie below twice its estimate for the formula's sign to hold
+    upper_b = min(upper_b, 1.99 * b)
+    lower = bound(lower_a, upper_b if lower_a > 0 else lower_b, -1.0)
+    upper = bound(upper_a, lower_b if upper_a > 0 else upper_b, 1.0)
+    return Interval(np.asarray(a / b), np.asarray(lower), np.asarray(upper))
+
+
 def minimum_detectable_effect(
     n: ArrayLike,
     *,

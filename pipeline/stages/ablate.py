@@ -6,6 +6,9 @@ patch of the same outline from elsewhere in the donor, alike in contrast (insert
 class without the cue; an equally large change of an unrelated property, or another edit of the whole picture that
 leaves the cue alone. The object's own pixels are never edited where a detector can tell them.
 
+On some pictures of each experiment the region encoder measures the dose, how much of the cue an edit moved
+(evidence/dose.py).
+
 `ablate.mode: exhaustive` makes every edit with every fill; `racing` spends them in rounds, where the ranking is
 undecided (evidence/race.py).
 """
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +27,19 @@ import pyarrow as pa
 from pipeline.config import Audit
 from pipeline.context import Context
 from pipeline.evidence import race
+from pipeline.evidence.dose import Scale, natural_scale
 from pipeline.evidence.edits import apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
 from pipeline.evidence.presence import phi
 from pipeline.images import RGB
-from pipeline.models.protocols import Classifier
-from pipeline.records import SCHEMAS, table
+from pipeline.models.protocols import Classifier, RegionEncoder
+from pipeline.records import SCHEMAS, matrix, table
 from pipeline.stages.predict import softmax
 from pipeline.store import Shelf, key_of
 
 VERSION = 1
+DOSE_IMAGES = 20
+"""Pictures of an experiment on which the dose is measured."""
 CHUNK = 512
 """Edits between two writes of the cache: what a crash may cost."""
 
@@ -49,10 +56,12 @@ def ablate(
     cues: pa.Table,
     presence: pa.Table,
     measures: pa.Table,
+    embeddings: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
     model: Classifier,
+    encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
     cache: Path,
     count: Callable[[str, int], None],
@@ -90,12 +99,75 @@ def ablate(
                 "stopped": race.STOPPED[why],
             }
         )
-    made = [row for experiment, pairs in zip(experiments, used, strict=True) for row in rows.of(experiment, pairs)]
+    doses = measure_doses(
+        experiments, used, images, cues, presence, embeddings, encoder, bench.pictures, audit.no_split, cache, count
+    )
+    made = [
+        row | {"dose": doses.get((experiment.cue_id, row["edit_id"]), float("nan"))}
+        for experiment, pairs in zip(experiments, used, strict=True)
+        for row in rows.of(experiment, pairs)
+    ]
     return {
         "edits": table("edits", made),
         "experiments": table("experiments", spent),
         "untested": table("untested", untested),
     }
+
+
+def measure_doses(
+    experiments: list[Experiment],
+    used: list[list[Pair]],
+    images: pa.Table,
+    cues: pa.Table,
+    presence: pa.Table,
+    embeddings: pa.Table,
+    encoder: RegionEncoder | None,
+    pictures: Pictures,
+    no_split: bool,
+    cache: Path,
+    count: Callable[[str, int], None],
+) -> dict[tuple[str, str], float]:
+    """(cue, edit) to the edit's dose, for DOSE_IMAGES pictures of each experiment, one fill each; empty if no encoder.
+
+    A removal's dose is what it took out: positive doses are effects as meant.
+    """
+    if encoder is None or not len(embeddings):
+        return {}
+    ids = images["image_id"].to_pylist()
+    labels = np.array(images["label"].to_pylist())
+    selection = np.array(images["split"].to_pylist()) == "selection" if not no_split else np.ones(len(ids), bool)
+    by_id = dict(zip(embeddings["image_id"].to_pylist(), matrix(embeddings["embedding"]), strict=True))
+    natural = np.stack([by_id[image_id] for image_id in ids])
+    present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(len(ids), -1)
+    column = {cue_id: number for number, cue_id in enumerate(cues["cue_id"].to_pylist())}
+    scales: dict[str, Scale | None] = {}
+    asked: list[tuple[str, str, Edit]] = []
+    for experiment, pairs in zip(experiments, used, strict=True):
+        cue_id = experiment.cue_id
+        if cue_id not in scales:
+            scales[cue_id] = natural_scale(natural, present[:, column[cue_id]], labels, selection)
+        if scales[cue_id] is not None:
+            some = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
+            turns = [mine[number % len(mine)] for number, mine in enumerate(some)]
+            asked += [(cue_id, experiment.direction, edit) for pair in turns for edit in pair.edits]
+    shelf = Shelf(cache, "doses", "embeddings", "image_id", (VERSION, encoder.fingerprint))
+    known = shelf.keys()
+    edits = {edit.edit_id: edit for _, _, edit in asked}
+    missing = [edits[edit_id] for edit_id in sorted(edits) if edit_id not in known]
+    for first in range(0, len(missing), CHUNK):
+        chunk = missing[first : first + CHUNK]
+        rows = {"image_id": [e.edit_id for e in chunk], "embedding": list(encoder.images(pictures.edited(chunk)))}
+        shelf.add(rows["image_id"], pa.table(rows, schema=SCHEMAS["embeddings"]))
+        count("dose", len(chunk))
+    stored = shelf.read(sorted(edits))
+    after = dict(zip(stored["image_id"].to_pylist(), matrix(stored["embedding"]), strict=True))
+    doses: dict[tuple[str, str], float] = {}
+    for cue_id, direction, edit in asked:
+        scale = scales[cue_id]
+        assert scale is not None
+        before, now = scale.of(np.stack([by_id[edit.image_id], after[edit.edit_id]]))
+        doses[cue_id, edit.edit_id] = float(now - before) * (1 if direction == "insertion" else -1)
+    return doses
 
 
 def run_race(
@@ -210,10 +282,8 @@ class Bench:
         self.answers |= _answers(self.shelf.read(sorted(specs)))
 
     def _show_chunk(self, chunk: list[Edit]) -> None:
-        images, donors = self.pictures.pairs([(edit.image_id, edit.spec.get("donor")) for edit in chunk])
-        edited = [apply_edit(e.spec, image, donor) for e, image, donor in zip(chunk, images, donors, strict=True)]
-        logits = np.asarray(self.model.logits(edited), dtype=np.float32)
-        self.count("ablate", len(edited))
+        logits = np.asarray(self.model.logits(self.pictures.edited(chunk)), dtype=np.float32)
+        self.count("ablate", len(chunk))
         rows = {
             "image_id": [edit.edit_id for edit in chunk],
             "predicted": [self.classes[i] for i in logits.argmax(axis=1)],
@@ -279,6 +349,11 @@ class Pictures:
         """Pictures and donors of these edits, in order."""
         known = self.read([i for pair in ids for i in pair if i is not None])
         return [known[i] for i, _ in ids], [known[d] if d is not None else None for _, d in ids]
+
+    def edited(self, edits: Sequence[Edit]) -> list[RGB]:
+        """The pictures that these edits make."""
+        images, donors = self.pairs([(edit.image_id, edit.spec.get("donor")) for edit in edits])
+        return [apply_edit(e.spec, image, donor) for e, image, donor in zip(edits, images, donors, strict=True)]
 
 
 def _answers(predictions: pa.Table) -> dict[str, Answer]:

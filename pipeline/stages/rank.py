@@ -1,7 +1,8 @@
 """rank: effects with intervals, one q-value a finding, a verdict, and an order by expected harm.
 
-- The effect of a direction is the share of predictions that the edit flips beyond what the placebo flips; its
-  interval is a bootstrap over groups of near-duplicate images and over fills (metrics/effects.py).
+- The effect of a direction is the share of predictions that the edit flips beyond what the placebo flips, divided by
+  the dose of the cue that the edit gave (evidence/dose.py); the interval is a bootstrap over groups of near-duplicate
+  images and over fills, and spans the effect both as edited and at the natural dose (metrics/effects.py).
 - The hypothesis of a direction is that the mean effect on the class's score is at most `rank.smallest_effect`.
 - After an exhaustive ablation, whose size is fixed, its p is Gaffke's for bounded values (metrics/tests.py), a
   finding's p twice the smaller of its two directions' (Bonferroni), and q-values are Benjamini and Hochberg's (1995)
@@ -29,8 +30,8 @@ from pipeline.evidence.boxes import BoxFinder
 from pipeline.evidence.presence import phi
 from pipeline.evidence.race import SAME_CUE, STOPPED
 from pipeline.metrics.anytime import confidence_sequence, e_bh, e_value, either
-from pipeline.metrics.effects import FLIP_BOUNDS, Effect, paired_effect
-from pipeline.metrics.intervals import Interval, group_means
+from pipeline.metrics.effects import FLIP_BOUNDS, TRUSTED_DOSES, Effect, at_natural_dose, paired_effect
+from pipeline.metrics.intervals import Interval, cluster_bootstrap_mean, group_means
 from pipeline.metrics.tests import bounded_mean, false_discovery
 from pipeline.records import table
 from pipeline.store import key_of
@@ -52,9 +53,12 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction's experiment: effects in flips and in the class's score, and the evidence for the score's."""
+    """One direction's experiment: effects in flips (of the edits, and at the natural dose) and in the class's score,
+    and the evidence for the score's."""
 
     flips: Effect
+    natural: Interval
+    dose: float
     score: Interval
     p: float
     e: float
@@ -154,7 +158,7 @@ def measure_direction(
     fills = sorted({row["fill"] for row in rows})
     at = {(image, fill): (i, f) for i, image in enumerate(images) for f, fill in enumerate(fills)}
     shape = (len(images), len(fills))
-    after = {arm: {what: np.full(shape, np.nan) for what in ("hit", "score")} for arm in ("edit", "placebo")}
+    after = {arm: {what: np.full(shape, np.nan) for what in ("hit", "score", "dose")} for arm in ("edit", "placebo")}
     before = {what: np.zeros(len(images)) for what in ("hit", "score")}
     groups = np.empty(len(images), dtype=object)
     for row in rows:
@@ -163,6 +167,7 @@ def measure_direction(
         for what in ("hit", "score"):
             after[row["arm"]][what][place] = float(row[f"{what}_after"])
             before[what][place[0]] = float(row[f"{what}_before"])
+        after[row["arm"]]["dose"][place] = row["dose"]
     turn: Literal["fall", "rise"] = "fall" if direction == "removal" else "rise"
     names = groups.astype(str)
     flips = paired_effect(
@@ -174,7 +179,9 @@ def measure_direction(
     per_group = group_means(per_image, names)
     e = float(e_value(per_group, smallest))
     p = min(1.0, 1 / e) if racing else bounded_mean(per_group, smallest, np.random.default_rng([*seed, 1]))
-    return Direction(flips, confidence_sequence(per_group), p, e)
+    net_dose = (after["edit"]["dose"] - after["placebo"]["dose"]).ravel()
+    dose = cluster_bootstrap_mean(net_dose, np.repeat(names, len(fills)), np.random.default_rng([*seed, 2]))
+    return Direction(flips, at_natural_dose(flips, dose), float(dose.estimate), confidence_sequence(per_group), p, e)
 
 
 def _finding(
@@ -206,12 +213,12 @@ def _finding(
     }
     for name in ("removal", "insertion"):
         tested = both.get(name)
-        row[f"{name}_effect"] = tested.flips.estimate if tested else NAN
-        row[f"{name}_effect_lower"] = tested.flips.lower if tested else NAN
-        row[f"{name}_effect_upper"] = tested.flips.upper if tested else NAN
+        row[f"{name}_edit_effect"] = tested.flips.estimate if tested else NAN
+        row[f"{name}_dose"] = tested.dose if tested else NAN
         row[f"{name}_n"] = tested.flips.n if tested else 0
         row[f"{name}_p"] = tested.p if tested else NAN
         for bound, end in zip(("estimate", "lower", "upper"), ("", "_lower", "_upper"), strict=True):
+            row[f"{name}_effect{end}"] = float(getattr(tested.natural, bound)) if tested else NAN
             row[f"{name}_score_effect{end}"] = float(getattr(tested.score, bound)) if tested else NAN
     row["fill_spread"] = both["removal"].flips.fill_spread if "removal" in both else NAN
     row["smallest_effect"] = min((tested.flips.smallest for tested in both.values()), default=NAN)
@@ -259,21 +266,28 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
             f"{what} predictions beyond the placebo, "
             f"by more than {audit.rank.smallest_effect:g} (q = {row['q']:.2g}).{untested}"
         )
+    faint = [name for name in directions if row[f"{name}_dose"] < TRUSTED_DOSES[0]]
     power = f"an effect of {100 * row['smallest_effect']:.0f} points or more would have been seen"
     if all(row[f"{name}_stopped"] == STOPPED["no effect"] for name in directions):
         tried = " and ".join(f"{row[f'{name}_n']} for {name}" for name in directions)
         still = f"on the pictures tried ({tried}) the edits hardly move its margin, so that testing stopped early"
-        if row["log_odds_ratio_lower"] > 0:
+        if row["log_odds_ratio_lower"] > 0 and not faint:
             return (
                 "associated only",
                 f"It goes with the class in the data, but the model doesn't seem to heed it: {still}.{untested}",
             )
-        return "inconclusive", f"No effect beyond the placebo was shown: {still}.{untested}"
-    if row["log_odds_ratio_lower"] > 0 and row["smallest_effect"] <= USEFUL_POWER:
+        return "inconclusive", f"No effect beyond the placebo was shown: {still}.{_faintly(row, faint)}{untested}"
+    if row["log_odds_ratio_lower"] > 0 and row["smallest_effect"] <= USEFUL_POWER and not faint:
         return "associated only", (
             f"It goes with the class in the data, but the model's answers don't depend on it: {power}.{untested}"
         )
-    return "inconclusive", f"No effect beyond the placebo was shown; {power}.{untested}"
+    return "inconclusive", f"No effect beyond the placebo was shown; {power}.{_faintly(row, faint)}{untested}"
+
+
+def _faintly(row: dict[str, Any], directions: list[str]) -> str:
+    """That the edits of these directions hardly moved the cue itself, as a sentence."""
+    doses = " and ".join(f"{100 * max(row[f'{name}_dose'], 0):.0f} % of it by {name}" for name in directions)
+    return f" But the edits moved only a part of the cue ({doses}), so this says little." if doses else ""
 
 
 def worst_first(row: dict[str, Any]) -> tuple[Any, ...]:

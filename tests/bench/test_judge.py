@@ -86,8 +86,9 @@ def test_validity_is_ravls_two_gaps() -> None:
 def finding(**values: object) -> dict:
     row = {"class": LABEL, "cue": "something", "kind": "named", "verdict": "confirmed", "q": 0.01, "harm": 0.3}
     for direction in ("removal", "insertion"):
-        row |= {f"{direction}_n": 20, f"{direction}_effect": 0.1}
+        row |= {f"{direction}_n": 20, f"{direction}_effect": 0.1, f"{direction}_dose": 1.0}
         row |= {f"{direction}_effect_lower": -0.1, f"{direction}_effect_upper": 0.2}
+        row |= {f"{direction}_edit_effect": 0.1}
     return row | values
 
 

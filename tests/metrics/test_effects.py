@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.metrics.effects import FLIP_BOUNDS, flips, paired_effect
+from pipeline.metrics.effects import FLIP_BOUNDS, Effect, at_natural_dose, flips, paired_effect
+from pipeline.metrics.intervals import Interval
 
 
 def rng(seed=0):
@@ -157,3 +158,39 @@ def test_intervals_of_fills_between_images_cover():
         found = nested(fills, 0.3, 24, seed)
         covered.append(found.lower <= 0.3 <= found.upper)
     assert np.mean(covered) >= 0.9
+
+
+def interval(estimate: float, lower: float, upper: float) -> Interval:
+    return Interval(*(np.asarray(x) for x in (estimate, lower, upper)))
+
+
+def effect(estimate: float, lower: float, upper: float) -> Effect:
+    return Effect(estimate, lower, upper, 0.01, 40, estimate, 0.0, (estimate,), 0.1)
+
+
+def test_half_a_dose_tells_of_twice_the_effect() -> None:
+    found = at_natural_dose(effect(0.2, 0.1, 0.3), interval(0.5, 0.49, 0.51))
+    assert float(found.estimate) == pytest.approx(0.4)
+    assert float(found.lower) == pytest.approx(0.1)  # the edit's own bound: effects need not grow in proportion
+    assert float(found.upper) == pytest.approx(0.6, abs=0.02)
+
+
+def test_an_edit_that_hardly_moves_the_cue_says_nearly_nothing() -> None:
+    found = at_natural_dose(effect(0.02, -0.06, 0.1), interval(0.05, -0.1, 0.2))
+    assert (float(found.lower), float(found.upper)) == pytest.approx((-0.6, 1.0), abs=0.1)
+
+
+def test_without_a_dose_the_effect_is_as_edited() -> None:
+    nan = float("nan")
+    assert [float(x) for x in at_natural_dose(effect(0.2, 0.1, 0.3), interval(nan, nan, nan))] == [0.2, 0.1, 0.3]
+
+
+@given(st.floats(-0.9, 0.9), st.floats(0.01, 0.3), st.floats(0.05, 2.0), st.floats(0.01, 0.5))
+def test_the_interval_holds_its_estimate_and_stays_in_bounds(
+    estimate: float, half: float, dose: float, spread: float
+) -> None:
+    found = at_natural_dose(
+        effect(estimate, max(estimate - half, -1), min(estimate + half, 1)),
+        interval(dose, dose - spread, dose + spread),
+    )
+    assert -1 <= found.lower <= found.estimate <= found.upper <= 1

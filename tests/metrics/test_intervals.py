@@ -8,11 +8,13 @@ from statsmodels.stats.contingency_tables import Table2x2
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from pipeline.metrics.intervals import (
+    Interval,
     cluster_bootstrap_mean,
     group_means,
     log_odds_ratio,
     minimum_detectable_effect,
     newcombe_difference,
+    ratio,
     wilson,
 )
 
@@ -134,3 +136,28 @@ def test_minimum_detectable_effect_is_found_with_the_stated_power():
     assert np.isnan(minimum_detectable_effect(0, sd=1.0))
     with pytest.raises(ValueError, match="either"):
         minimum_detectable_effect(10)
+
+
+def test_a_ratio_to_a_known_number_is_the_interval_divided() -> None:
+    found = ratio(Interval(*map(np.asarray, (0.3, 0.1, 0.4))), Interval(*map(np.asarray, (0.5, 0.5, 0.5))))
+    assert [float(x) for x in found] == pytest.approx([0.6, 0.2, 0.8])
+
+
+def test_a_ratio_to_a_number_that_may_be_nothing_has_no_bounds() -> None:
+    found = ratio(Interval(*map(np.asarray, (0.3, 0.1, 0.4))), Interval(*map(np.asarray, (0.2, -0.1, 0.5))))
+    assert np.isnan(found.lower)
+    assert np.isnan(found.upper)
+
+
+@pytest.mark.parametrize(("top", "bottom"), [(0.4, 0.7), (0.0, 0.6), (-0.3, 1.2)])
+def test_ratios_cover_as_often_as_they_say(top: float, bottom: float) -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(1000):
+        a, b = rng.normal(top, 0.08), rng.normal(bottom, 0.06)
+        found = ratio(
+            Interval(*map(np.asarray, (a, a - 1.96 * 0.08, a + 1.96 * 0.08))),
+            Interval(*map(np.asarray, (b, b - 1.96 * 0.06, b + 1.96 * 0.06))),
+        )
+        hits += found.lower <= top / bottom <= found.upper
+    assert 0.93 <= hits / 1000 <= 0.97

@@ -50,6 +50,7 @@ def edit_rows(
                 "margin_after": 1.0,
                 "hit_before": True,
                 "hit_after": kept,
+                "dose": float("nan"),
             }
         )
     return rows

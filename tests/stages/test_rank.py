@@ -28,6 +28,7 @@ def rows(share_edit: float, share_placebo: float, n: int = 40, seed: int = 0, fi
                         "score_after": 0.05 if lost else 0.95,
                         "hit_before": True,
                         "hit_after": not lost,
+                        "dose": NAN,
                     }
                 )
     return result
@@ -83,6 +84,8 @@ def finding(**more) -> dict:
         "removal_p": 0.0005,
         "removal_effect_lower": 0.2,
         "removal_n": 20,
+        "removal_dose": 0.9,
+        "insertion_dose": NAN,
         "insertion_n": 20,
         "insertion_p": 0.6,
         "insertion_effect_lower": -0.1,
@@ -108,6 +111,12 @@ INSERTION = {"removal_p": 0.6, "removal_effect_lower": -0.1, "insertion_p": 0.00
         ({"removal_effect_lower": -0.01}, "associated only", "don't depend"),
         ({"q": 0.2, "smallest_effect": 0.4, "removal_stopped": STOPPED["no effect"]}, "associated only", "hardly move"),
         ({"p": NAN, "removal_p": NAN, "insertion_p": NAN}, "inconclusive", "No experiment"),
+        ({"q": 0.2, "removal_dose": 0.2}, "inconclusive", "only a part of the cue (20 % of it by removal)"),
+        (
+            {"q": 0.2, "smallest_effect": 0.4, "removal_stopped": STOPPED["no effect"], "removal_dose": 0.1},
+            "inconclusive",
+            "10 % of it",
+        ),
         ({"verdict": "core", "object_overlap": 0.8}, "core", "80 %"),
     ],
 )

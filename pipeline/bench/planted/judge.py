@@ -162,10 +162,13 @@ def judge_findings(
 ) -> dict[str, Any]:
     """Confirmed findings that are false, and whether the intervals of the planted pairs cover the true effects.
 
+    Of each planted pair the first finding counts, and every confirmed one; others are the same cue seen worse.
+
     A confirmed finding is true if it is a planted pair, or if its name is a cue of the world whose true effect on its
     class is above the smallest effect of interest in a direction; else it is false, unnamed ones always.
     """
     confirmed, false, intervals = 0, [], []
+    met: set[Cue] = set()
     for row, candidate in zip(findings, candidates, strict=True):
         pair = truth.is_planted(candidate) if truth.setting.design != "association" else None
         if row["verdict"] == "confirmed":
@@ -174,8 +177,9 @@ def judge_findings(
                 false.append({"class": row["class"], "cue": row["cue"], "q": row["q"], "harm": row["harm"]})
         named = next((cue for label, cue in truth.setting.planted if label == row["class"]
                       and truth.is_cue(candidate, cue)), None)  # fmt: skip
-        if named is None:
+        if named is None or (named in met and row["verdict"] != "confirmed"):
             continue
+        met.add(named)
         for direction, effect in zip(("removal", "insertion"), truth.effects(row["class"], named), strict=True):
             if row[f"{direction}_n"]:
                 intervals.append(
@@ -189,6 +193,8 @@ def judge_findings(
                         "estimate": row[f"{direction}_effect"],
                         "lower": row[f"{direction}_effect_lower"],
                         "upper": row[f"{direction}_effect_upper"],
+                        "dose": row[f"{direction}_dose"],
+                        "edit_effect": row[f"{direction}_edit_effect"],
                     }
                 )
     return {"confirmed": confirmed, "false": false, "intervals": intervals}
