@@ -72,6 +72,16 @@ PROPERTY_CUES: dict[str, PropertyCue] = {
 }
 """The checklist of measured cues by name. The six tints stand 60 degrees apart on the plane of log chroma."""
 
+CONTRARY = {
+    name: frozenset(
+        other
+        for other, its in PROPERTY_CUES.items()
+        if sum(its.weights.get(k, 0.0) * w for k, w in cue.weights.items()) < -0.25
+    )
+    for name, cue in PROPERTY_CUES.items()
+}
+"""Cues that a cue takes away where it comes in: what is dark isn't bright, what gets a blue tint loses a yellow one."""
+
 
 def working_copy(image: RGB, most: int = WORKING_SIZE) -> Layer:
     """The picture in [0, 1] with its longer side at most so many pixels."""

@@ -7,6 +7,9 @@ lie in [-1, 1]; `_lower` and `_upper` bound a 95 % interval; NaN (null in text) 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -28,6 +31,19 @@ THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
 """The types whose cues may lie in a box; a cue of another type is a matter of the whole image."""
 
 VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
+
+
+def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The sort key of findings, everywhere: confirmed ones by their harm, then the rest by what was observed.
+
+    Of the rest, regions that look like the class itself come after all others, and core ones last.
+    """
+    order = {"confirmed": 0, "core": 3}.get(finding["verdict"], 2 if finding["resembles_class"] else 1)
+    names = ("harm_lower", "harm") if not order else ("observed_lower", "log_odds_ratio_lower")
+    low, worth = (-np.inf if v is None or np.isnan(v) else v for v in (finding[name] for name in names))
+    return order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]
+
+
 SPLITS = ("selection", "estimation")
 
 TEXT, REAL, SINGLE, WHOLE, YES = pa.string(), pa.float64(), pa.float32(), pa.int64(), pa.bool_()
@@ -86,6 +102,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         kind=TEXT,  # named | unnamed
         operator=TEXT,  # region, background, property:<name>, geometry:<edits>, or empty with a reason
         source=TEXT,
+        looks_like=TEXT,  # of an unnamed cue: what the encoder would call its regions, or empty
         threshold=REAL,
         untestable=TEXT,  # why it can't be ablated, a line a direction, or empty
     ),
@@ -166,7 +183,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         harm=REAL,  # expected share of predictions that change if the cue no longer goes with the class
         harm_lower=REAL,
         harm_upper=REAL,
-        removal_effect=REAL,  # further share of the class's images lost without the cue, less placebo, at the natural dose
+        removal_effect=REAL,  # share of the class's images lost without the cue, less placebo, at a natural dose
         removal_effect_lower=REAL,
         removal_effect_upper=REAL,
         removal_edit_effect=REAL,  # the same of the edit as it is, whatever its dose
@@ -174,7 +191,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         removal_n=WHOLE,
         removal_p=REAL,
         removal_stopped=TEXT,  # why no more images were edited, or empty
-        insertion_effect=REAL,  # further share of other images taken for the class with the cue, less placebo, at the natural dose
+        insertion_effect=REAL,  # share of other images taken for the class with it, less placebo, at a natural dose
         insertion_effect_lower=REAL,
         insertion_effect_upper=REAL,
         insertion_edit_effect=REAL,  # the same of the edit as it is, whatever its dose
@@ -217,6 +234,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_class_without=WHOLE,
         n_other_with=WHOLE,
         n_other_without=WHOLE,
+        resembles_class=YES,  # an unnamed cue that the encoder would call by the class's own name
         same_as=TEXT,  # cue_id of a higher finding of the class that is the same cue by another name, or empty
         evidence_ids=pa.list_(TEXT),
         evidence_boxes=pa.list_(pa.list_(BOX)),  # the cue's boxes in each evidence image

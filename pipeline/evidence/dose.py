@@ -53,9 +53,9 @@ def natural_scale(
     """
     estimation = ~selection if selection.any() and not selection.all() else np.ones_like(selection)
     selection = ~estimation if not estimation.all() else estimation
-    vectors = np.asarray(vectors, dtype=np.float64)
-    contrasts, scatter = [], np.zeros((vectors.shape[1],) * 2)
-    for having, lacking in _sides(vectors[selection], present[selection], labels[selection]):
+    places: Reals = np.asarray(vectors, dtype=np.float64)
+    contrasts, scatter = [], np.zeros((places.shape[1],) * 2)
+    for having, lacking in _sides(places[selection], present[selection], labels[selection]):
         contrasts.append(having.mean(0) - lacking.mean(0))
         for side in (having, lacking):
             centred = side - side.mean(0)
@@ -67,8 +67,8 @@ def natural_scale(
     if not ridge > 0:
         return None
     direction = np.linalg.solve(scatter + ridge * np.eye(len(scatter)), np.mean(contrasts, axis=0))
-    places = vectors[estimation] @ direction
-    sides = _sides(places, present[estimation], labels[estimation])
+    along = places[estimation] @ direction
+    sides = _sides(along, present[estimation], labels[estimation])
     if not sides:
         return None
     unit = float(np.mean([having.mean() - lacking.mean() for having, lacking in sides]))

@@ -16,7 +16,7 @@ from pipeline.evidence.boxes import OBJECT_SCORE, BoxFinder, undisputed
 from pipeline.evidence.manipulation import operator_of
 from pipeline.evidence.places import arrangements, grow, other_patches, place_like, visible
 from pipeline.geometry import Boxes, area, as_boxes, inside
-from pipeline.properties import PROPERTY_CUES
+from pipeline.properties import CONTRARY
 from pipeline.store import key_of
 
 RESERVE = 1.5
@@ -356,14 +356,19 @@ def background_exchange(
 def property_change(
     planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
 ) -> list[Pair]:
-    """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind."""
+    """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind.
+
+    A cue isn't put into pictures with a contrary one: what followed could be the loss of that.
+    """
     having = [planner.score(i, cue_id) for i in planner.selection if planner.present(i, cue_id)]
     lacking = [planner.score(i, cue_id) for i in planner.selection if not planner.present(i, cue_id)]
     if not having or not lacking:
         return []
     goal = float(np.median(lacking if removal else having))
     name = cue_id.partition(":")[2]
-    assert name in PROPERTY_CUES
+    if not removal:
+        contrary = [f"property:{other}" for other in sorted(CONTRARY[name])]
+        pool = [i for i in pool if not any(planner.present(i, other) for other in contrary)]
     pairs = []
     for image_id in pool[: planner.audit.ablate.images]:
         amount = goal - planner.score(image_id, cue_id)

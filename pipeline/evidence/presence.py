@@ -146,6 +146,7 @@ def find_cues(
         scores: NDArray,
         cut: float,
         untestable: str = "",
+        looks_like: str = "",
     ) -> None:
         rows.append(
             {
@@ -155,6 +156,7 @@ def find_cues(
                 "kind": kind,
                 "operator": operator,
                 "source": source,
+                "looks_like": looks_like,
                 "threshold": cut,
                 "untestable": untestable,
             }
@@ -225,6 +227,7 @@ def find_cues(
             "clusters",
             scores,
             row["threshold"],
+            looks_like=row["name"] or "",
         )
     if not columns:
         nothing = np.zeros((len(index), 0))

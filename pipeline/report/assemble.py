@@ -13,6 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.images import RGB, UnreadableImage
+from pipeline.records import worst_first
 from pipeline.report.data import ReportData, Rows, Triple
 from pipeline.report.sentences import number
 
@@ -48,7 +49,7 @@ def assemble(
         redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
     """
     rows = {name: tables[name].to_pylist() for name in LISTED if name in tables}
-    findings = sorted(rows["findings"], key=_worst_first)
+    findings = sorted(rows["findings"], key=worst_first)
     experiments = _experiments(findings, tables["edits"].to_pylist() if "edits" in tables else [])
     gallery = _Gallery(load_image)
     triples: list[Triple] = []
@@ -81,13 +82,6 @@ def assemble(
         triples=triples,
         pictures_left_out=left_out,
     )
-
-
-def _worst_first(finding: Edit) -> tuple[bool, float, float, str, int]:
-    confirmed = finding["verdict"] == "confirmed"
-    names = ("harm_lower", "harm") if confirmed else ("observed_lower", "log_odds_ratio_lower")
-    worst, worth = (-math.inf if math.isnan(v) else v for v in (number(finding[name]) for name in names))
-    return not confirmed, -worst, -worth, finding["class"], finding["rank"]
 
 
 Experiments = dict[tuple[str, str], list[tuple[Edit, Edit]]]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.records import worst_first
 from pipeline.report import sentences
 from pipeline.report.sentences import number, of_100
 
@@ -43,14 +44,6 @@ def print_findings(console: Console, run: Mapping[str, Any], findings: Sequence[
     labels = dict.fromkeys([*(run.get("classes") or []), *(row["class"] for row in findings)])
     for label in labels:
         console.print(_line(label, [row for row in findings if row["class"] == label]))
-
-
-def worst_first(row: Row) -> tuple[bool, float, float, str]:
-    """Sort key: confirmed findings by the lower bound of harm, then the others by what was observed, as ranked."""
-    confirmed = row["verdict"] == "confirmed"
-    names = ("harm_lower", "harm") if confirmed else ("observed_lower", "log_odds_ratio_lower")
-    low, worth = (-9.0 if number(v) != number(v) else number(v) for v in (row[name] for name in names))
-    return not confirmed, -low, -worth, str(row["class"])
 
 
 def _tested(row: Row) -> bool:

@@ -12,7 +12,8 @@
 - Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
   predictions that would change if the cue no longer went with the class, an image of the class and one of another
   weighing the same. Confirmed findings come in the order of its lower bound; all others by what was observed, the
-  lower bounds of gaps and association, so that their order doesn't depend on how many edits were made.
+  lower bounds of gaps and association, so that their order doesn't depend on how many edits were made
+  (records.worst_first).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from pipeline.metrics.anytime import confidence_sequence, e_bh, e_value, either
 from pipeline.metrics.effects import FLIP_BOUNDS, TRUSTED_DOSES, Effect, at_natural_dose, paired_effect
 from pipeline.metrics.intervals import Interval, cluster_bootstrap_mean, group_means
 from pipeline.metrics.tests import bounded_mean, false_discovery
-from pipeline.records import table
+from pipeline.records import table, worst_first
 from pipeline.store import key_of
 
 VERSION = 1
@@ -122,7 +123,10 @@ def rank(
         qs = false_discovery([row["p"] for row in rows], method=audit.rank.correction)
     for row, q in zip(rows, qs, strict=True):
         row["q"] = float(q)
+        row["resembles_class"] = known[row["cue_id"]]["looks_like"] == audit.words(row["class"])
         row["verdict"], row["why"] = verdict(row, audit, reasons[row["class"], row["cue_id"]])
+        if row["resembles_class"] and row["verdict"] not in ("confirmed", "core"):
+            row["why"] += f" What it shows looks like the {row['class']} itself."
     ordered: list[dict[str, Any]] = []
     for label in classes:
         mine = sorted((row for row in rows if row["class"] == label), key=worst_first)
@@ -288,14 +292,6 @@ def _faintly(row: dict[str, Any], directions: list[str]) -> str:
     """That the edits of these directions hardly moved the cue itself, as a sentence."""
     doses = " and ".join(f"{100 * max(row[f'{name}_dose'], 0):.0f} % of it by {name}" for name in directions)
     return f" But the edits moved only a part of the cue ({doses}), so this says little." if doses else ""
-
-
-def worst_first(row: dict[str, Any]) -> tuple[Any, ...]:
-    """The sort key of findings: confirmed ones by their harm, then the rest by what was observed, core ones last."""
-    order = {"confirmed": 0, "associated only": 1, "inconclusive": 1, "core": 2}[row["verdict"]]
-    names = ("harm_lower", "harm") if row["verdict"] == "confirmed" else ("observed_lower", "log_odds_ratio_lower")
-    first, second = (-np.inf if np.isnan(row[name]) else row[name] for name in names)
-    return order, -first, -second, row["kind"] == "unnamed", row["cue_id"]
 
 
 class Seen:

@@ -22,6 +22,7 @@ import numpy as np
 
 from pipeline.bench.planted.settings import Example, Setting, audited, training
 from pipeline.config import Audit
+from pipeline.records import worst_first
 from pipeline.store import key_of
 
 CODE = ("stages", "evidence", "metrics", "models", "bench", "planted")
@@ -165,7 +166,6 @@ def run_setting(setting: Setting, models: Models, modes: Sequence[str] = ("racin
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     from pipeline.bench.planted import families, judge, methods
     from pipeline.context import Context
-    from pipeline.stages.rank import worst_first
     from pipeline.store import AuditFolder
 
     pictures, examples = write_pictures(setting, models)
