@@ -211,12 +211,12 @@ def bench_planted(
     models: Annotated[Path, Parameter(help="folder of the tiny models")] = Path("data/models"),
     work: Annotated[Path, Parameter(help="where models and pictures are built and kept")] = Path(".cuescope/bench"),
     jobs: Annotated[int, Parameter(help="processes, each of one thread")] = 2,
-    limit: Annotated[int | None, Parameter(help="only the first so many settings of a world")] = None,
+    every: Annotated[int, Parameter(help="only every n-th setting of a world")] = 1,
 ) -> None:
     """Audit models that lean on known cues, beside the published methods. Exit code 1 when a promise is missed."""
     from pipeline.bench.planted.command import bench_planted as run_bench
 
-    if not run_bench(models.resolve(), work.resolve(), out, readme, world, quick, jobs, limit):
+    if not run_bench(models.resolve(), work.resolve(), out, readme, world, quick, jobs, every):
         raise SystemExit(1)
 
 

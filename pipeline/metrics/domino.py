@@ -68,21 +68,22 @@ def find_slices(
     if n_dimensions is not None:
         x = _principal(x, n_dimensions)
     n_components = min(n_components, len(x))
+    squares = x**2
     responsibility = _start(y, y_hat, n_components, confusion_noise, rng)
 
     bound, converged, iterations = -np.inf, False, 0
-    parameters = _maximise(x, y, y_hat, responsibility, variance_floor)
+    parameters = _maximise(x, squares, y, y_hat, responsibility, variance_floor)
     for _ in range(max_iterations):
         iterations += 1
-        log_joint = _log_joint(x, y, y_hat, parameters, label_weight, prediction_weight)
+        log_joint = _log_joint(x, squares, y, y_hat, parameters, label_weight, prediction_weight)
         evidence = logsumexp(log_joint, axis=1)
-        parameters = _maximise(x, y, y_hat, np.exp(log_joint - evidence[:, None]), variance_floor)
+        parameters = _maximise(x, squares, y, y_hat, np.exp(log_joint - evidence[:, None]), variance_floor)
         previous, bound = bound, float(evidence.mean())
         if abs(bound - previous) < tolerance:
             converged = True
             break
 
-    log_joint = _log_joint(x, y, y_hat, parameters, label_weight, prediction_weight)
+    log_joint = _log_joint(x, squares, y, y_hat, parameters, label_weight, prediction_weight)
     membership = np.exp(log_joint - logsumexp(log_joint, axis=1)[:, None])
     error = np.abs((parameters.y_hat - parameters.y).max(axis=1))
     worst = np.argsort(-error, kind="stable")[:n_slices]
@@ -125,19 +126,27 @@ def _start(y: Reals, y_hat: Reals, k: int, noise: float, rng: np.random.Generato
     return responsibility / responsibility.sum(1, keepdims=True)
 
 
-def _maximise(x: Reals, y: Reals, y_hat: Reals, responsibility: Reals, variance_floor: float) -> _Parameters:
+def _maximise(
+    x: Reals, squares: Reals, y: Reals, y_hat: Reals, responsibility: Reals, variance_floor: float
+) -> _Parameters:
     size = responsibility.sum(0) + 10 * _EPS
     share = responsibility.T / size[:, None]
     mean = share @ x
-    variance = np.maximum(share @ x**2 - mean**2, 0.0) + variance_floor
+    variance = np.maximum(share @ squares - mean**2, 0.0) + variance_floor
     return _Parameters(size / len(x), mean, variance, share @ y, share @ y_hat)
 
 
 def _log_joint(
-    x: Reals, y: Reals, y_hat: Reals, parameters: _Parameters, label_weight: float, prediction_weight: float
+    x: Reals,
+    squares: Reals,
+    y: Reals,
+    y_hat: Reals,
+    parameters: _Parameters,
+    label_weight: float,
+    prediction_weight: float,
 ) -> Reals:
     precision = 1.0 / parameters.variance
-    mahalanobis = x**2 @ precision.T - 2 * x @ (parameters.mean * precision).T
+    mahalanobis = squares @ precision.T - 2 * x @ (parameters.mean * precision).T
     mahalanobis += (parameters.mean**2 * precision).sum(1)
     gaussian = -0.5 * (x.shape[1] * np.log(2 * np.pi) + np.log(parameters.variance).sum(1) + mahalanobis)
     label = np.log(y @ parameters.y.T + _EPS)

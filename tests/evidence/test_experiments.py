@@ -50,7 +50,7 @@ def planner() -> Planner:
     cues = [
         {
             "cue_id": cue_id, "name": cue_id, "cue_type": "", "kind": "named", "operator": operator, "source": "list",
-            "threshold": 0.5, "untestable": in_words(TILT)[1] if cue_id == "scene:tilted" else "",
+            "threshold": 0.5, "looks_like": "", "untestable": in_words(TILT)[1] if cue_id == "scene:tilted" else "",
         }
         for cue_id, operator in CUES.items()
     ]  # fmt: skip

@@ -23,7 +23,7 @@ def bench_planted(
     world: Choice,
     is_quick: bool,
     jobs: int,
-    limit: int | None,
+    every: int,
 ) -> bool:
     """Run, print, and write where asked; whether every promise that could be measured holds.
 
@@ -37,7 +37,7 @@ def bench_planted(
     worlds: list[World] = list(get_args(World)) if world == "both" else [world]
     rows: dict[str, Sequence[dict[str, Any]]] = {}
     for name in worlds:
-        these = (quick(name) if is_quick else settings(name))[:limit]
+        these = (quick(name) if is_quick else settings(name))[::every]
         began = time.monotonic()
 
         def told(done: int, row: dict[str, Any], total: int = len(these), began: float = began) -> None:
@@ -47,7 +47,7 @@ def bench_planted(
         rows[name] = run_settings(these, chosen, jobs, told)
     command = "cuescope bench planted" + (" --quick" if is_quick else "") + (
         f" --world {world}" if world != "both" else ""
-    )  # fmt: skip
+    ) + (f" --every {every}" if every > 1 else "")  # fmt: skip
     board = scoreboard.scoreboard(rows, command)
     print(scoreboard.markdown(board))
     if out is not None:

@@ -23,11 +23,11 @@ from pipeline.models import fingerprints
 from pipeline.planted import render
 from pipeline.planted.train import clip_model, data
 
-VERSION = 1
+VERSION = 2
 SIZE = clip_model.IMAGE_SIZE
-EPOCHS = 12
+EPOCHS = 6
 BATCH = 32
-RATES = {"resnet": 6e-4, "vit": 4e-4, "classifier": 6e-4}
+RATES = {"resnet": 1e-3, "vit": 6e-4, "classifier": 1e-3}
 VIT = {"layers": 5, "width": 192, "head_width": 48, "patch_size": 12, "image_size": SIZE}
 VIT_PICTURES = 24_000
 VIT_EPOCHS = 6

@@ -147,7 +147,7 @@ def ravl_ranking(e: Evidence) -> list[Candidate]:
     for k in ravl.cluster_counts(len(e.classes)):
         centroids = spherical_kmeans(e.vectors, k, e.seed)
         fits.append((e.vectors @ centroids.T).argmax(axis=1))
-    sample = np.random.default_rng([e.seed, 43]).permutation(len(e.owner))[:4000]
+    sample = np.random.default_rng([e.seed, 43]).permutation(len(e.owner))[:2000]
     best = ravl.best_clustering(e.vectors[sample], [fit[sample] for fit in fits])
     clusters = fits[best]
     n = int(clusters.max()) + 1

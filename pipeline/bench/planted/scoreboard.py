@@ -159,14 +159,29 @@ def same_first(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def quick_holds(rows: Sequence[Row]) -> bool:
-    """What a handful of settings can show: nothing failed, no false finding, and the planted cue nearly always first.
+    """What a handful of settings can show of the promises: of few settings one miss is no news; two are.
 
-    Of few settings one miss is no news; two are.
+    Nothing failed, no finding is false and none is in a null or of an association alone; of the planted cues, of the
+    exhaustive mode's first fives and of the intervals of confirmed findings at most one is missed; Precision@10 is 0.9;
+    racing spends a quarter.
     """
+    if any("error" in r for r in rows) or not planted_rows(rows):
+        return False
     ours = [r["methods"][OURS] for r in planted_rows(rows)]
-    missed = sum(not m["at_1"] for m in ours)
-    false = sum(len(r["methods"][OURS]["false"]) for r in rows if "error" not in r)
-    return not any("error" in r for r in rows) and bool(ours) and missed <= 1 and false == 0
+    every = [r["methods"][OURS] for r in rows]
+    pairs = [(r["methods"][OURS], r["methods"][EXHAUSTIVE]) for r in rows if EXHAUSTIVE in r["methods"]]
+    intervals = [i for m in ours for i in m["intervals"] if i["verdict"] == "confirmed"]
+    quiet = [r for r in rows if r["setting"]["design"] in ("null", "association")]
+    return (
+        sum(len(m["false"]) for m in every) == 0
+        and not any(_confirms_pair(r) or (r["setting"]["design"] == "null" and r["methods"][OURS]["confirmed"])
+                    for r in quiet)
+        and sum(not m["at_1"] for m in ours) <= 1
+        and (mean(m["precision_at_10"] for m in ours) or 0.0) >= 0.9
+        and sum(not same_first(a, b) for a, b in pairs) <= 1
+        and sum(a["edits"] for a, _ in pairs) <= 0.25 * sum(b["edits"] for _, b in pairs)
+        and sum(not _covers(i) for i in intervals) <= 1
+    )  # fmt: skip
 
 
 def machine() -> str:
