@@ -72,15 +72,22 @@ PROPERTY_CUES: dict[str, PropertyCue] = {
 }
 """The checklist of measured cues by name. The six tints stand 60 degrees apart on the plane of log chroma."""
 
-CONTRARY = {
-    name: frozenset(
+TINTS = frozenset(name for name, cue in PROPERTY_CUES.items() if cue.edit == "tint")
+
+
+def _contrary(name: str) -> frozenset[str]:
+    mine = PROPERTY_CUES[name].weights
+    against = {
         other
-        for other, its in PROPERTY_CUES.items()
-        if sum(its.weights.get(k, 0.0) * w for k, w in cue.weights.items()) < -0.25
-    )
-    for name, cue in PROPERTY_CUES.items()
-}
-"""Cues that a cue takes away where it comes in: what is dark isn't bright, what gets a blue tint loses a yellow one."""
+        for other, cue in PROPERTY_CUES.items()
+        if sum(mine.get(part, 0.0) * weight for part, weight in cue.weights.items()) < -0.25
+    }
+    return frozenset(against | TINTS if name == "grayscale" else against)
+
+
+CONTRARY = {name: _contrary(name) for name in PROPERTY_CUES}
+"""Cues that a cue takes away where it comes in: what is dark isn't bright, what gets a blue tint loses a yellow one,
+and a picture in black and white has none."""
 
 
 def working_copy(image: RGB, most: int = WORKING_SIZE) -> Layer:

@@ -358,17 +358,20 @@ def property_change(
 ) -> list[Pair]:
     """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind.
 
-    A cue isn't put into pictures with a contrary one: what followed could be the loss of that.
+    Pictures with a contrary cue take no part: what followed could be the gain or the loss of that.
     """
+    name = cue_id.partition(":")[2]
+    contrary = [f"property:{other}" for other in sorted(CONTRARY[name])]
+
+    def ordinary(image_id: str) -> bool:
+        return not any(planner.present(image_id, other) for other in contrary)
+
     having = [planner.score(i, cue_id) for i in planner.selection if planner.present(i, cue_id)]
-    lacking = [planner.score(i, cue_id) for i in planner.selection if not planner.present(i, cue_id)]
+    lacking = [planner.score(i, cue_id) for i in planner.selection if not planner.present(i, cue_id) and ordinary(i)]
     if not having or not lacking:
         return []
     goal = float(np.median(lacking if removal else having))
-    name = cue_id.partition(":")[2]
-    if not removal:
-        contrary = [f"property:{other}" for other in sorted(CONTRARY[name])]
-        pool = [i for i in pool if not any(planner.present(i, other) for other in contrary)]
+    pool = pool if removal else [i for i in pool if ordinary(i)]
     pairs = []
     for image_id in pool[: planner.audit.ablate.images]:
         amount = goal - planner.score(image_id, cue_id)

@@ -33,11 +33,12 @@ from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
 from pipeline.evidence.presence import phi
 from pipeline.images import RGB
 from pipeline.models.protocols import Classifier, RegionEncoder
+from pipeline.properties import CONTRARY
 from pipeline.records import SCHEMAS, matrix, table
 from pipeline.stages.predict import softmax
 from pipeline.store import Shelf, key_of
 
-VERSION = 1
+VERSION = 2
 DOSE_IMAGES = 20
 """Pictures of an experiment on which the dose is measured."""
 CHUNK = 512
@@ -145,7 +146,9 @@ def measure_doses(
     for experiment, pairs in zip(experiments, used, strict=True):
         cue_id = experiment.cue_id
         if cue_id not in scales:
-            scales[cue_id] = natural_scale(natural, present[:, column[cue_id]], labels, selection)
+            contrary = [column[f"property:{other}"] for other in CONTRARY.get(cue_id.partition(":")[2], ())]
+            fit = ~present[:, contrary].any(axis=1) | present[:, column[cue_id]]
+            scales[cue_id] = natural_scale(natural[fit], present[fit, column[cue_id]], labels[fit], selection[fit])
         if scales[cue_id] is not None:
             some = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
             turns = [mine[number % len(mine)] for number, mine in enumerate(some)]
