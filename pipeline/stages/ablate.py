@@ -71,11 +71,13 @@ def ablate(
     """`edits` (a row an edited image), `experiments` (what each spent, why it stopped), `untested` (what had none)."""
     if not audit.ablate.enabled:
         return {name: table(name, []) for name in ("edits", "experiments", "untested")}
+    pictures = Pictures(images, load)
     experiments, untested = plan(
-        images, detections, regions, assignments, cues, presence, measures, audit=audit, classes=classes
-    )
+        images, detections, regions, assignments, cues, presence, measures,
+        audit=audit, classes=classes, read=pictures.read,
+    )  # fmt: skip
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
-    bench = Bench(Pictures(images, load), model, classes, shelf, count, progress)
+    bench = Bench(pictures, model, classes, shelf, count, progress)
     rows = Rows(images, classes, _answers(predictions), bench.answers)
     used: list[list[Pair]]
     if audit.ablate.mode == "exhaustive":
@@ -101,7 +103,7 @@ def ablate(
             }
         )
     doses = measure_doses(
-        experiments, used, images, cues, presence, embeddings, encoder, bench.pictures, audit.no_split, cache, count
+        experiments, used, images, cues, presence, embeddings, encoder, pictures, audit.no_split, cache, count
     )
     made = [
         row | {"dose": doses.get((experiment.cue_id, row["edit_id"]), float("nan"))}
