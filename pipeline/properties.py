@@ -86,17 +86,19 @@ TINTS = frozenset(name for name, cue in PROPERTY_CUES.items() if cue.edit == "ti
 
 def _contrary(name: str) -> frozenset[str]:
     mine = PROPERTY_CUES[name].weights
+    if name in TINTS:
+        return TINTS - {name}
     against = {
         other
         for other, cue in PROPERTY_CUES.items()
-        if sum(mine.get(part, 0.0) * weight for part, weight in cue.weights.items()) < -0.25
+        if any(mine.get(part, 0.0) * weight < 0 for part, weight in cue.weights.items())
     }
     return frozenset(against | TINTS if name == "grayscale" else against)
 
 
 CONTRARY = {name: _contrary(name) for name in PROPERTY_CUES}
-"""Cues that a cue takes away where it comes in: what is dark isn't bright, what gets a blue tint loses a yellow one,
-and a picture in black and white has none."""
+"""Cues that a cue takes away where it comes in: what is dark isn't bright, a picture has one tint, and one in black and
+white has none."""
 
 
 def working_copy(image: RGB, most: int = WORKING_SIZE) -> Layer:

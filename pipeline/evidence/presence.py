@@ -32,7 +32,7 @@ from pipeline.evidence.manipulation import (
 from pipeline.evidence.texts import text_embeddings
 from pipeline.images import RGB
 from pipeline.models.protocols import Floats, RegionEncoder
-from pipeline.properties import PROPERTY_CUES, property_score
+from pipeline.properties import PROPERTY_CUES, TINTS, property_score
 from pipeline.records import PROPERTIES, THINGS, matrix, table
 
 NEUTRAL = ("a photo", "a picture", "an image of a scene")
@@ -233,10 +233,14 @@ def find_cues(
                 why,
             )
     measured = {name: images[name].to_numpy() for name in PROPERTIES}
+    told = {name: property_presence(name, measured, similarity) for name in PROPERTY_CUES}
+    strongest = np.max([told[name] for name in sorted(TINTS)], axis=0)
     for name, cue in PROPERTY_CUES.items():
-        scores = property_presence(name, measured, similarity)
+        scores = told[name]
         threshold = cut_of_property(scores[selection])
         enough = property_score(name, measured) >= cue.least
+        if name in TINTS:  # a picture has one tint, not its neighbours on the colour wheel too
+            enough &= scores >= strongest
         add(
             f"property:{name}",
             name,
