@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/cuescope demo
 
 test: .venv/ready
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 quick: .venv/ready
 	$(BIN)/pytest -m "not slow"
