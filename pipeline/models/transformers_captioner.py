@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -15,7 +15,8 @@ from pydantic import Field
 from pipeline.errors import UserError
 from pipeline.images import RGB
 from pipeline.models import devices, fingerprints
-from pipeline.models.devices import Batch
+from pipeline.models.batching import Batch, Batches
+from pipeline.models.devices import Precision
 from pipeline.models.protocols import Floats
 
 PROMPT = "Describe the image."
@@ -23,6 +24,7 @@ YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 NO = ("no", "No", "NO", " no", " No", " NO")
 # read from a model's folder: weights, configuration, tokenizer, chat template
 MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
+START = 16  # images in the first forward
 WORDLESS = frozenset({"blip", "git", "vision-encoder-decoder"})  # caption without a prompt, and continue one
 
 
@@ -32,8 +34,8 @@ def transformers_captioner(
     name: str,
     prompt: str = PROMPT,
     max_new_tokens: Annotated[int, Field(ge=1)] = 60,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    batch: Batch = 16,
+    precision: Precision = "auto",
+    batch: Batch = "auto",
 ) -> TransformersCaptioner:
     """Captions by greedy decoding.
 
@@ -46,8 +48,8 @@ def transformers_captioner(
         name: a folder that holds the model, or its name on the hub (ORG/REPO).
         prompt: what the model is asked.
         max_new_tokens: longest caption, in tokens.
-        precision: fp32, bf16 or fp16 (the latter two for a GPU).
-        batch: images in one forward.
+        precision: auto (bf16 or fp16 on cuda, else fp32), fp32, bf16, fp16.
+        batch: most images in one forward, or auto: as many as fit.
 
     Raises:
         UserError: transformers isn't installed, or the folder isn't there or holds no model.
@@ -60,30 +62,35 @@ def transformers_captioner(
             raise UserError(f"caption: {name} holds no config.json, so it is no transformers model.")
     elif folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise UserError(f"caption: there is no model folder {name}. Give one, or a name on the hub (ORG/REPO).")
-    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, batch)
+    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, Batches(batch, START))
 
 
 class TransformersCaptioner:
     """See :func:`transformers_captioner`."""
 
-    def __init__(self, name: str, prompt: str, max_new_tokens: int, precision: str, device: str, batch: int) -> None:
+    def __init__(
+        self, name: str, prompt: str, max_new_tokens: int, precision: Precision, device: str, batches: Batches
+    ) -> None:
         self._name, self._prompt, self._longest = name, prompt, max_new_tokens
-        self._precision, self._device, self._batch = precision, device, batch
+        self._wanted, self._device, self._batches = precision, device, batches
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """By the weights, the prompt, the longest caption and the precision."""
         options = {
-            "weights": fingerprints.of_path(name, MODEL_FILES) if Path(name).is_dir() else name,
-            "prompt": prompt,
-            "max_new_tokens": max_new_tokens,
-            "precision": precision,
+            "weights": fingerprints.of_path(self._name, MODEL_FILES) if Path(self._name).is_dir() else self._name,
+            "prompt": self._prompt,
+            "max_new_tokens": self._longest,
+            "precision": self._precision,
         }
-        self.fingerprint = fingerprints.of_options("transformers_captioner/1", options)
+        return fingerprints.of_options("transformers_captioner/1", options)
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
         """One caption an image, in order, with white space tidied."""
         import torch
 
-        found: list[str] = []
-        for start in range(0, len(images), self._batch):
-            some = images[start : start + self._batch]
+        def caption(rows: slice) -> list[str]:
+            some = images[rows]
             inputs = self._inputs(some, [self._prompt] * len(some))
             with torch.inference_mode():
                 tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._longest)
@@ -91,8 +98,10 @@ class TransformersCaptioner:
             given = inputs.get("input_ids")
             if given is not None and torch.equal(tokens[:, : given.shape[1]], given):
                 tokens = tokens[:, given.shape[1] :]
-            found += self._processor.batch_decode(tokens, skip_special_tokens=True)
-        return [" ".join(text.split()) for text in found]
+            return self._processor.batch_decode(tokens, skip_special_tokens=True)
+
+        parts = self._batches.run(len(images), caption, self._on)
+        return [" ".join(text.split()) for part in parts for text in part]
 
     def yes_probability(self, images: Sequence[RGB], questions: Sequence[str]) -> Floats:
         """(n,) probability of Yes against No as the first word of the answer to each image's own question.
@@ -106,9 +115,8 @@ class TransformersCaptioner:
         import torch
 
         yes, no = self._answers
-        parts = []
-        for start in range(0, len(images), self._batch):
-            rows = slice(start, start + self._batch)
+
+        def ask(rows: slice) -> Floats:
             with torch.inference_mode():
                 out = self._model.generate(
                     **self._inputs(images[rows], list(questions[rows])),
@@ -120,12 +128,18 @@ class TransformersCaptioner:
                 )
             logits = out.logits[0].float()
             odds = torch.logsumexp(logits[:, yes], dim=1) - torch.logsumexp(logits[:, no], dim=1)
-            parts.append(torch.sigmoid(odds).cpu().numpy())
+            return torch.sigmoid(odds).cpu().numpy()
+
+        parts = self._batches.run(len(images), ask, self._on)
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     @cached_property
     def _on(self) -> str:
         return devices.pick(self._device)
+
+    @cached_property
+    def _precision(self) -> Precision:
+        return devices.precision(self._wanted, self._device)
 
     @cached_property
     def _processor(self) -> Any:
@@ -140,10 +154,9 @@ class TransformersCaptioner:
 
     @cached_property
     def _model(self) -> Any:
-        import torch
         from transformers import AutoModelForImageTextToText
 
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
+        dtype = devices.dtype(self._precision)
         model, info = self._from_pretrained(AutoModelForImageTextToText, dtype=dtype, output_loading_info=True)
         if info["missing_keys"]:  # transformers would go on with random numbers in their place
             first = sorted(info["missing_keys"])[0]
