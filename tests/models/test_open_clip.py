@@ -173,6 +173,42 @@ def test_damaged_weights_are_said_plainly(clip, tmp_path):
         open_clip_classifier(CLASSES, "cpu", name=f"local-dir:{folder}").logits([np.zeros((8, 8, 3), np.uint8)])
 
 
+def test_a_pickle_is_refused_without_consent(clip, pictures, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(clip("resnet").removeprefix("local-dir:"), folder)
+    torch.save(load_file(folder / "open_clip_model.safetensors"), folder / "open_clip_pytorch_model.bin")
+    (folder / "open_clip_model.safetensors").unlink()
+    name = f"local-dir:{folder}"
+    with pytest.raises(UserError, match="is a pickle"):
+        open_clip_classifier(CLASSES, "cpu", name=name)
+    with pytest.raises(UserError, match="is a pickle"):
+        open_clip_classifier(CLASSES, "cpu", name="RN50", pretrained=str(folder / "open_clip_pytorch_model.bin"))
+    trusted = open_clip_classifier(CLASSES, "cpu", name=name, trust_pickle=True).logits(pictures(2, 64, 64))
+    expected = open_clip_classifier(CLASSES, "cpu", name=clip("resnet")).logits(pictures(2, 64, 64))
+    np.testing.assert_allclose(trusted, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "words"),
+    [
+        ("hf-hub:acme/not-here", None, ["hf download acme/not-here --local-dir FOLDER", "name: local-dir:FOLDER"]),
+        ("ViT-B-32", "laion2b_s34b_b79k", ["hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K --local-dir FOLDER"]),
+    ],
+)
+def test_offline_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path, name, pretrained, words):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        ClipSource(name, pretrained).load("cpu")
+    for word in words:
+        assert word in str(caught.value)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
 def test_a_device_that_is_not_there_is_said_plainly(clip, device):
     with pytest.raises(UserError, match="device"):

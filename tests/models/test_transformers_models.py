@@ -118,7 +118,9 @@ def save_classifier(folder: Path, labels: list[str] | None = None) -> str:
     named = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}} if labels else {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = t.ViTConfig(**SMALL, image_size=32, patch_size=8, initializer_range=0.3, **(named or {"num_labels": 4}))
+        config = t.ViTConfig(
+            **SMALL, image_size=32, patch_size=8, initializer_range=0.3, **(named or {"num_labels": 4})
+        )
         t.ViTForImageClassification(config).save_pretrained(folder)
     t.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return str(folder)
@@ -144,7 +146,7 @@ def test_a_classifiers_probabilities_are_the_pipelines(classifier, pictures) -> 
 
 
 def test_labels_are_matched_before_any_weight_is_read(classifier, tmp_path) -> None:
-    with pytest.raises(UserError, match="'sailbaot' is none of the model's 4 labels. Did you mean 'sailboat'"):
+    with pytest.raises(UserError, match=r"'sailbaot' is none of the model's 4 labels. Did you mean 'sailboat'"):
         transformers_classifier(("sailbaot", "dog"), "cpu", name=classifier)
     nameless = save_classifier(tmp_path / "nameless")
     with pytest.raises(UserError, match=r"doesn't name its .*outputs.*'labels'"):
@@ -192,7 +194,7 @@ def test_a_pickle_is_refused_without_consent(classifier, zero_shot, tmp_path, pi
         shutil.copytree(original, copy)
         expected = make(CLASSES, "cpu", name=original).logits(pictures(2, 32, 32))
         name = pickled(copy)
-        with pytest.raises(UserError, match="is a pickle, .* trust_pickle: true"):
+        with pytest.raises(UserError, match=r"is a pickle, .* trust_pickle: true"):
             make(CLASSES, "cpu", name=name)
         found = make(CLASSES, "cpu", name=name, trust_pickle=True).logits(pictures(2, 32, 32))
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -222,5 +224,5 @@ def test_weights_that_are_missing_or_damaged_are_said_plainly(classifier, zero_s
 def test_offline_says_what_to_download_and_where_to_put_it(make, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="hf download acme/not-here --local-dir FOLDER; .*name: FOLDER"):
+    with pytest.raises(UserError, match=r"hf download acme/not-here --local-dir FOLDER; .*name: FOLDER"):
         make(CLASSES, "cpu", name="acme/not-here").logits([np.zeros((8, 8, 3), np.uint8)])
