@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 
@@ -199,8 +200,6 @@ def test_a_pickle_is_refused_without_consent(clip, pictures, tmp_path):
     ],
 )
 def test_offline_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path, name, pretrained, words):
-    import huggingface_hub.constants
-
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 
@@ -118,8 +119,8 @@ def test_imagenet_labels_are_known_by_synset_and_word() -> None:
 
 def test_timm_mistakes_are_said_plainly(folder, monkeypatch, tmp_path) -> None:
     image = [np.zeros((8, 8, 3), np.uint8)]
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for name, words in {
         "resnet5O": ["knows no model 'resnet5O'", "Did you mean 'resnet50'"],
         "resnet50.a1_in1k": ["hf download timm/resnet50.a1_in1k --local-dir FOLDER", "name: local-dir:FOLDER"],
