@@ -54,7 +54,7 @@ class Batches:
                     raise
                 if tried == 1:
                     raise UserError(
-                        f"model: {device} has too little memory for one image at a time. "
+                        f"device: {device} has too little memory for one image at a time. "
                         "Choose a smaller model, precision: bf16, or another device."
                     ) from error
                 self._size = self._most = tried // 2

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 
-# read from a transformers model's folder: weights, configuration, tokenizer
+# read from a transformers model's folder: weights, configuration, tokenizer, chat template
 MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
 
 
@@ -75,6 +75,8 @@ def load_transformers(where: str, kind: Any, name: str, **options: Any) -> Any:
     except Exception as error:  # transformers, torch, safetensors and the hub raise many types
         reason = " ".join(str(error).split())[:300]
         hint = "Its files don't belong together or are damaged." if local else how_to_fetch(name)
+        if options.get("use_safetensors") and not local and "safetensors" in reason:
+            hint = f"Weights of another kind are a pickle: if you trust who made it, set trust_pickle: true. {hint}"
         raise UserError(f"{where}: the model {name} can't be loaded: {reason} {hint}") from error
     finally:
         if bars:
@@ -92,7 +94,7 @@ def load_transformers_model(where: str, kind: Any, name: str, trust_pickle: bool
     if info["missing_keys"]:
         first = sorted(info["missing_keys"])[0]
         raise UserError(
-            f"{where}: the weights of {name} lack {len(info['missing_keys'])} of the tensors that a "
-            f"{type(model).__name__} has ({first}, ...). Give a model that was trained for this, or save it again."
+            f"{where}: the weights of {name} lack {len(info['missing_keys'])} of the model's tensors ({first}, ...). "
+            "Give a model that was trained for this task, or save it again."
         )
     return model.eval()

@@ -100,8 +100,12 @@ class OnnxClassifier:
     ) -> None:
         self._classes, self._path, self._said, self._mapping = classes, path, said, mapping
         self._device, self._batches = device, batches
-        options = {"weights": _content(path), "classes": classes, "said": said, "mapping": mapping}
-        self.fingerprint = fingerprints.of_options("onnx_classifier/1", options)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """By the weights, the options and the labels."""
+        options = {"weights": _content(self._path), "classes": self._classes, "said": self._said}
+        return fingerprints.of_options("onnx_classifier/1", {**options, "mapping": self._mapping})
 
     def logits(self, images: Sequence[RGB]) -> Floats:
         """(n, classes), by the outputs that count for each class: see :class:`pipeline.models.labels.Labels`."""

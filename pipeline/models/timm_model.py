@@ -70,16 +70,19 @@ def timm_classifier(
     def load(device: str, precision: Precision) -> Loaded:
         return _load(classes, name, checkpoint, labels, mapping, trust_pickle, device, precision)
 
-    options = {
-        "name": LOCAL if local else name,
-        "default": None if local or ":" in name or "." in name else version("timm"),  # whose tag is timm's to choose
-        "weights": fingerprints.of_path(local, MODEL_FILES)
-        if local
-        else checkpoint and fingerprints.of_path(checkpoint),
-        "classes": classes,
-        "labels": labels,
-        "mapping": mapping,
-    }
+    content = local or checkpoint
+
+    def options() -> dict[str, Any]:
+        return {
+            "name": LOCAL if local else name,
+            # the data config, and weights without a tag, are timm's to choose
+            "timm": None if ":" in name or "." in name else version("timm"),
+            "weights": fingerprints.of_path(content, MODEL_FILES) if content else None,
+            "classes": classes,
+            "labels": labels,
+            "mapping": mapping,
+        }
+
     return TorchClassifier("timm_classifier/1", options, load, len(classes), device, precision, Batches(batch))
 
 

@@ -30,12 +30,12 @@ class Loaded:
 
 
 class TorchClassifier:
-    """A classifier whose `load(device, precision)` is called at the first answer."""
+    """A classifier whose `load(device, precision)` is called at the first answer, `options()` at the fingerprint."""
 
     def __init__(
         self,
         kind: str,
-        options: Mapping[str, Any],
+        options: Callable[[], Mapping[str, Any]],
         load: Callable[[str, Precision], Loaded],
         classes: int,
         device: str,
@@ -48,7 +48,7 @@ class TorchClassifier:
     @cached_property
     def fingerprint(self) -> str:
         """By the weights, the labels and the precision."""
-        return fingerprints.of_options(self._kind, {**self._options, "precision": self._precision})
+        return fingerprints.of_options(self._kind, {**self._options(), "precision": self._precision})
 
     def logits(self, images: Sequence[RGB]) -> Floats:
         """(n, classes), by the outputs that count for each class: see :class:`pipeline.models.labels.Labels`."""

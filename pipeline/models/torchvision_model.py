@@ -60,14 +60,17 @@ def torchvision_classifier(
             raise UserError(f"model: there is no checkpoint {checkpoint}. Give the path of a file of weights.")
         hub.refuse_pickle("model", Path(checkpoint), trust_pickle)
         match(classes, named(labels, None, None), mapping)
-    options = {
-        "name": name,
-        "weights": weights if weights != "DEFAULT" else ["DEFAULT", version("torchvision")],
-        "checkpoint": checkpoint and fingerprints.of_path(checkpoint),
-        "classes": classes,
-        "labels": labels,
-        "mapping": mapping,
-    }
+
+    def options() -> dict[str, Any]:
+        return {
+            "name": name,
+            "weights": weights if weights != "DEFAULT" else ["DEFAULT", version("torchvision")],
+            "checkpoint": checkpoint and fingerprints.of_path(checkpoint),
+            "classes": classes,
+            "labels": labels,
+            "mapping": mapping,
+        }
+
     load = partial(_load, classes, name, weights, checkpoint, labels, mapping, trust_pickle)
     return TorchClassifier("torchvision_classifier/1", options, load, len(classes), device, precision, Batches(batch))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.images import RGB
-from pipeline.models import devices, fingerprints
+from pipeline.models import devices, fingerprints, hub
 from pipeline.models.batching import Batch, Batches
 from pipeline.models.devices import Precision
 from pipeline.models.protocols import Floats
@@ -22,8 +21,6 @@ from pipeline.models.protocols import Floats
 PROMPT = "Describe the image."
 YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 NO = ("no", "No", "NO", " no", " No", " NO")
-# read from a model's folder: weights, configuration, tokenizer, chat template
-MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
 START = 16  # images in the first forward
 WORDLESS = frozenset({"blip", "git", "vision-encoder-decoder"})  # caption without a prompt, and continue one
 
@@ -36,6 +33,7 @@ def transformers_captioner(
     max_new_tokens: Annotated[int, Field(ge=1)] = 60,
     precision: Precision = "auto",
     batch: Batch = "auto",
+    trust_pickle: bool = False,
 ) -> TransformersCaptioner:
     """Captions by greedy decoding.
 
@@ -50,35 +48,41 @@ def transformers_captioner(
         max_new_tokens: longest caption, in tokens.
         precision: auto (bf16 or fp16 on cuda, else fp32), fp32, bf16, fp16.
         batch: most images in one forward, or auto: as many as fit.
+        trust_pickle: weights that aren't safetensors are a pickle and can run code when they are opened.
 
     Raises:
-        UserError: transformers isn't installed, or the folder isn't there or holds no model.
+        UserError: transformers isn't installed, or the folder isn't there, holds no model or a pickle that isn't
+            trusted.
     """
     if importlib.util.find_spec("transformers") is None:
         raise UserError("caption: the back end 'transformers' needs the package: pip install transformers torch")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(f"caption: {name} holds no config.json, so it is no transformers model.")
-    elif folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise UserError(f"caption: there is no model folder {name}. Give one, or a name on the hub (ORG/REPO).")
-    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, Batches(batch, START))
+    hub.check_transformers("caption", name, trust_pickle)
+    batches = Batches(batch, START)
+    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, batches, trust_pickle)
 
 
 class TransformersCaptioner:
     """See :func:`transformers_captioner`."""
 
     def __init__(
-        self, name: str, prompt: str, max_new_tokens: int, precision: Precision, device: str, batches: Batches
+        self,
+        name: str,
+        prompt: str,
+        max_new_tokens: int,
+        precision: Precision,
+        device: str,
+        batches: Batches,
+        trust_pickle: bool,
     ) -> None:
         self._name, self._prompt, self._longest = name, prompt, max_new_tokens
         self._wanted, self._device, self._batches = precision, device, batches
+        self._trust = trust_pickle
 
     @cached_property
     def fingerprint(self) -> str:
         """By the weights, the prompt, the longest caption and the precision."""
         options = {
-            "weights": fingerprints.of_path(self._name, MODEL_FILES) if Path(self._name).is_dir() else self._name,
+            "weights": fingerprints.of_path(self._name, hub.MODEL_FILES) if Path(self._name).is_dir() else self._name,
             "prompt": self._prompt,
             "max_new_tokens": self._longest,
             "precision": self._precision,
@@ -145,7 +149,7 @@ class TransformersCaptioner:
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        processor = self._from_pretrained(AutoProcessor)
+        processor = hub.load_transformers("caption", AutoProcessor, self._name)
         tokenizer = processor.tokenizer
         tokenizer.padding_side = "left"  # a batch goes on from each prompt's own end
         if tokenizer.pad_token is None:
@@ -157,14 +161,10 @@ class TransformersCaptioner:
         from transformers import AutoModelForImageTextToText
 
         dtype = devices.dtype(self._precision)
-        model, info = self._from_pretrained(AutoModelForImageTextToText, dtype=dtype, output_loading_info=True)
-        if info["missing_keys"]:  # transformers would go on with random numbers in their place
-            first = sorted(info["missing_keys"])[0]
-            raise UserError(
-                f"caption: the weights in {self._name} lack {len(info['missing_keys'])} of the model's "
-                f"tensors ({first}, ...). Get or save the model again."
-            )
-        return model.eval().to(self._on)
+        model = hub.load_transformers_model(
+            "caption", AutoModelForImageTextToText, self._name, self._trust, dtype=dtype
+        )
+        return model.to(self._on)
 
     @cached_property
     def _answers(self) -> tuple[list[int], list[int]]:
@@ -207,22 +207,3 @@ class TransformersCaptioner:
         else:
             inputs = processor(images=pictures, text=list(prompts), padding=True, return_tensors="pt")
         return inputs.to(self._on, self._model.dtype)
-
-    def _from_pretrained(self, kind: Any, **options: Any) -> Any:
-        from transformers.utils import logging
-
-        bars = logging.is_progress_bar_enabled()
-        offline = Path(self._name).is_dir() or any(
-            os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
-            for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-        )
-        logging.disable_progress_bar()  # the audit shows its own
-        try:
-            return kind.from_pretrained(self._name, local_files_only=offline, **options)
-        except Exception as error:  # transformers, torch, safetensors and the hub raise many types
-            reason = " ".join(str(error).split())[:300]
-            hint = "" if Path(self._name).is_dir() else " Without a network, give a folder on this machine."
-            raise UserError(f"caption: the model {self._name} can't be loaded: {reason}{hint}") from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()

@@ -62,12 +62,14 @@ def transformers_classifier(
         chosen = _match(classes, model.config.to_dict(), labels, mapping)
         return Loaded(lambda inputs: module(pixel_values=inputs).logits, pixels, chosen)
 
-    options = {
-        "weights": fingerprints.of_path(name, hub.MODEL_FILES) if local else name,
-        "classes": classes,
-        "labels": labels,
-        "mapping": mapping,
-    }
+    def options() -> dict[str, Any]:
+        return {
+            "weights": fingerprints.of_path(name, hub.MODEL_FILES) if local else name,
+            "classes": classes,
+            "labels": labels,
+            "mapping": mapping,
+        }
+
     return TorchClassifier("transformers_classifier/1", options, load, len(classes), device, precision, Batches(batch))
 
 

@@ -81,7 +81,7 @@ def test_a_classifier_answers_the_same_where_memory_is_short() -> None:
             lambda images: torch.stack([torch.from_numpy(image).float().permute(2, 0, 1) for image in images]),
             Labels(((0,), (1,))),
         )
-        return TorchClassifier("test", {}, lambda *_: loaded, 2, "cpu", "auto", Batches(16))
+        return TorchClassifier("test", dict, lambda *_: loaded, 2, "cpu", "auto", Batches(16))
 
     rng = np.random.default_rng(0)
     images = list(rng.integers(0, 256, (21, 8, 8, 3), dtype=np.uint8))
@@ -103,7 +103,7 @@ def test_precision_follows_the_device_unless_it_is_given(monkeypatch, device, ha
 
 def test_the_fingerprint_follows_the_precision_but_not_the_device(monkeypatch) -> None:
     def of(precision, device="cpu"):
-        return TorchClassifier("test", {}, lambda *_: None, 2, device, precision, Batches(1)).fingerprint
+        return TorchClassifier("test", dict, lambda *_: None, 2, device, precision, Batches(1)).fingerprint
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

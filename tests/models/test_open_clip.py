@@ -218,6 +218,13 @@ def test_a_device_that_is_not_there_is_said_plainly(clip, device):
     ("seam", "kind", "options", "option"),
     [
         ("model", "open_clip", {"name": "x", "batch": 0}, "batch"),
+        ("model", "open_clip", {"name": "x", "precision": "int4"}, "precision"),
+        ("model", "transformers_zero_shot", {"name": "x", "template": "a {}"}, "templates"),
+        ("model", "transformers", {"name": "x", "mapping": ["dog"]}, "mapping"),
+        ("model", "timm", {"name": "x", "batch": "many"}, "batch"),
+        ("model", "torchvision", {"name": "x", "labels": "dog"}, "labels"),
+        ("model", "onnx", {"path": "x", "mean": [0.5]}, "mean"),
+        ("model", "predictions", {"path": "x", "key": "name"}, "key"),
         ("embed", "open_clip", {"name": "x", "context": -0.1}, "context"),
         ("embed", "open_clip", {"name": "x", "regions": "crop"}, "regions"),
         ("caption", "transformers", {"name": "x", "max_new_tokens": 0}, "max_new_tokens"),

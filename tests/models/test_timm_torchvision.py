@@ -135,6 +135,15 @@ def test_timm_mistakes_are_said_plainly(folder, monkeypatch, tmp_path) -> None:
         timm_classifier(("bote", "dog"), "cpu", name=str(folder)).logits(image)
 
 
+def test_bf16_is_near_fp32(folder, state, pictures) -> None:
+    images = pictures(3, 96, 96)
+    state_dict = {"name": "squeezenet1_1", "labels": LABELS, "checkpoint": str(state)}
+    for make, options in ((timm_classifier, {"name": str(folder)}), (torchvision_classifier, state_dict)):
+        exact, rough = (make(CLASSES, "cpu", **options, precision=p).logits(images) for p in ("fp32", "bf16"))
+        assert rough.dtype == np.float32 and not np.array_equal(rough, exact)
+        np.testing.assert_allclose(rough, exact, atol=0.05 * np.abs(exact).max())
+
+
 def test_timm_fingerprints_follow_what_changes_answers(folder, tmp_path) -> None:
     def of(classes=CLASSES, name=str(folder), **options):
         return timm_classifier(classes, "cpu", name=name, **options).fingerprint

@@ -101,6 +101,16 @@ def test_logits_are_the_models_own(zero_shot, pictures, kind) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip2"])
+def test_bf16_is_near_fp32(zero_shot, pictures, kind) -> None:
+    exact, rough = (
+        transformers_zero_shot(CLASSES, "cpu", name=zero_shot(kind), precision=p).logits(pictures(3, 32, 32))
+        for p in ("fp32", "bf16")
+    )
+    assert rough.dtype == np.float32 and not np.array_equal(rough, exact)
+    np.testing.assert_allclose(rough, exact, atol=0.05 * np.abs(exact).max())
+
+
 def test_prompts_of_a_class_are_averaged(zero_shot, pictures) -> None:
     def of(*templates):
         model = transformers_zero_shot(CLASSES, "cpu", name=zero_shot("clip"), templates=templates)
@@ -208,7 +218,7 @@ def test_weights_that_are_missing_or_damaged_are_said_plainly(classifier, zero_s
     shutil.copytree(classifier, copy)
     weights = load_file(copy / "model.safetensors")
     save_file({k: v for k, v in weights.items() if "classifier" not in k}, copy / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match="lack 2 of the tensors"):
+    with pytest.raises(UserError, match="lack 2 of the model's tensors"):
         transformers_classifier(CLASSES, "cpu", name=str(copy)).logits(image)
     (copy / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="damaged"):
