@@ -116,7 +116,7 @@ def _load(
         raise UserError(f"model: timm knows no model '{name}'. {nearest(name.partition('.')[0], timm.list_models())}")
     try:
         if checkpoint:
-            model = timm.create_model(name, pretrained=False, num_classes=len(labels))
+            model: Any = timm.create_model(name, pretrained=False, num_classes=len(labels))
             timm.models.load_checkpoint(model, checkpoint, weights_only=not trust_pickle)
         else:
             model = timm.create_model(name, pretrained=True)
