@@ -26,6 +26,7 @@ import pyarrow.compute
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
 from pipeline.errors import UserError, nearest
+from pipeline.models.protocols import RecordedAnswers
 from pipeline.records import SCHEMAS
 from pipeline.stages import (
     ablate,
@@ -209,6 +210,7 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
                 "classes": list(labels),
                 "seed": audit.seed,
                 "split": not audit.no_split,
+                "observational": isinstance(checked.model, RecordedAnswers),
                 "fingerprints": fingerprints,
                 "versions": _versions(),
                 "forwards": {

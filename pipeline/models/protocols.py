@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,17 @@ class Classifier(Protocol):
 
     def logits(self, images: Sequence[RGB]) -> Floats:
         """(n, classes) before softmax, in the order of the classes it was made for."""
+        ...
+
+
+@runtime_checkable
+class RecordedAnswers(Protocol):
+    """A model under test that is known by its answers alone: it can't be shown an edited image."""
+
+    fingerprint: str
+
+    def recorded(self, image_ids: Sequence[str], paths: Sequence[str], classes: Sequence[str]) -> Floats:
+        """(n, classes) logits of images of the data source; `classes` are the data's labels."""
         ...
 
 

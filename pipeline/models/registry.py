@@ -23,6 +23,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "model": {
         "open_clip": "pipeline.models.open_clip_model:open_clip_classifier",
+        "transformers_zero_shot": "pipeline.models.transformers_zero_shot:transformers_zero_shot",
+        "transformers": "pipeline.models.transformers_classifier:transformers_classifier",
+        "timm": "pipeline.models.timm_model:timm_classifier",
+        "torchvision": "pipeline.models.torchvision_model:torchvision_classifier",
+        "onnx": "pipeline.models.onnx_model:onnx_classifier",
+        "predictions": "pipeline.models.predictions_file:predictions_file",
         "python": "pipeline.models.python_model:python_classifier",
     },
     "caption": {

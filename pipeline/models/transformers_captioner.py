@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from pipeline.errors import UserError
 from pipeline.images import RGB
-from pipeline.models import devices, fingerprints
-from pipeline.models.devices import Batch
+from pipeline.models import devices, fingerprints, hub
+from pipeline.models.batching import Batch, Batches
+from pipeline.models.devices import Precision
 from pipeline.models.protocols import Floats
 
 PROMPT = "Describe the image."
 YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 NO = ("no", "No", "NO", " no", " No", " NO")
-# read from a model's folder: weights, configuration, tokenizer, chat template
-MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
+START = 16  # images in the first forward
 WORDLESS = frozenset({"blip", "git", "vision-encoder-decoder"})  # caption without a prompt, and continue one
 
 
@@ -32,8 +31,9 @@ def transformers_captioner(
     name: str,
     prompt: str = PROMPT,
     max_new_tokens: Annotated[int, Field(ge=1)] = 60,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    batch: Batch = 16,
+    precision: Precision = "auto",
+    batch: Batch = "auto",
+    trust_pickle: bool = False,
 ) -> TransformersCaptioner:
     """Captions by greedy decoding.
 
@@ -46,44 +46,55 @@ def transformers_captioner(
         name: a folder that holds the model, or its name on the hub (ORG/REPO).
         prompt: what the model is asked.
         max_new_tokens: longest caption, in tokens.
-        precision: fp32, bf16 or fp16 (the latter two for a GPU).
-        batch: images in one forward.
+        precision: auto (bf16 or fp16 on cuda, else fp32), fp32, bf16, fp16.
+        batch: most images in one forward, or auto: as many as fit.
+        trust_pickle: weights that aren't safetensors are a pickle and can run code when they are opened.
 
     Raises:
-        UserError: transformers isn't installed, or the folder isn't there or holds no model.
+        UserError: transformers isn't installed, or the folder isn't there, holds no model or a pickle that isn't
+            trusted.
     """
     if importlib.util.find_spec("transformers") is None:
         raise UserError("caption: the back end 'transformers' needs the package: pip install transformers torch")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(f"caption: {name} holds no config.json, so it is no transformers model.")
-    elif folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise UserError(f"caption: there is no model folder {name}. Give one, or a name on the hub (ORG/REPO).")
-    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, batch)
+    hub.check_transformers("caption", name, trust_pickle)
+    batches = Batches(batch, START)
+    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, batches, trust_pickle)
 
 
 class TransformersCaptioner:
     """See :func:`transformers_captioner`."""
 
-    def __init__(self, name: str, prompt: str, max_new_tokens: int, precision: str, device: str, batch: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        prompt: str,
+        max_new_tokens: int,
+        precision: Precision,
+        device: str,
+        batches: Batches,
+        trust_pickle: bool,
+    ) -> None:
         self._name, self._prompt, self._longest = name, prompt, max_new_tokens
-        self._precision, self._device, self._batch = precision, device, batch
+        self._wanted, self._device, self._batches = precision, device, batches
+        self._trust = trust_pickle
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """By the weights, the prompt, the longest caption and the precision."""
         options = {
-            "weights": fingerprints.of_path(name, MODEL_FILES) if Path(name).is_dir() else name,
-            "prompt": prompt,
-            "max_new_tokens": max_new_tokens,
-            "precision": precision,
+            "weights": fingerprints.of_path(self._name, hub.MODEL_FILES) if Path(self._name).is_dir() else self._name,
+            "prompt": self._prompt,
+            "max_new_tokens": self._longest,
+            "precision": self._precision,
         }
-        self.fingerprint = fingerprints.of_options("transformers_captioner/1", options)
+        return fingerprints.of_options("transformers_captioner/1", options)
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
         """One caption an image, in order, with white space tidied."""
         import torch
 
-        found: list[str] = []
-        for start in range(0, len(images), self._batch):
-            some = images[start : start + self._batch]
+        def caption(rows: slice) -> list[str]:
+            some = images[rows]
             inputs = self._inputs(some, [self._prompt] * len(some))
             with torch.inference_mode():
                 tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._longest)
@@ -91,8 +102,10 @@ class TransformersCaptioner:
             given = inputs.get("input_ids")
             if given is not None and torch.equal(tokens[:, : given.shape[1]], given):
                 tokens = tokens[:, given.shape[1] :]
-            found += self._processor.batch_decode(tokens, skip_special_tokens=True)
-        return [" ".join(text.split()) for text in found]
+            return self._processor.batch_decode(tokens, skip_special_tokens=True)
+
+        parts = self._batches.run(len(images), caption, self._on)
+        return [" ".join(text.split()) for part in parts for text in part]
 
     def yes_probability(self, images: Sequence[RGB], questions: Sequence[str]) -> Floats:
         """(n,) probability of Yes against No as the first word of the answer to each image's own question.
@@ -106,9 +119,8 @@ class TransformersCaptioner:
         import torch
 
         yes, no = self._answers
-        parts = []
-        for start in range(0, len(images), self._batch):
-            rows = slice(start, start + self._batch)
+
+        def ask(rows: slice) -> Floats:
             with torch.inference_mode():
                 out = self._model.generate(
                     **self._inputs(images[rows], list(questions[rows])),
@@ -120,7 +132,9 @@ class TransformersCaptioner:
                 )
             logits = out.logits[0].float()
             odds = torch.logsumexp(logits[:, yes], dim=1) - torch.logsumexp(logits[:, no], dim=1)
-            parts.append(torch.sigmoid(odds).cpu().numpy())
+            return torch.sigmoid(odds).cpu().numpy()
+
+        parts = self._batches.run(len(images), ask, self._on)
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     @cached_property
@@ -128,10 +142,14 @@ class TransformersCaptioner:
         return devices.pick(self._device)
 
     @cached_property
+    def _precision(self) -> Precision:
+        return devices.precision(self._wanted, self._device)
+
+    @cached_property
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        processor = self._from_pretrained(AutoProcessor)
+        processor = hub.load_transformers("caption", AutoProcessor, self._name)
         tokenizer = processor.tokenizer
         tokenizer.padding_side = "left"  # a batch goes on from each prompt's own end
         if tokenizer.pad_token is None:
@@ -140,18 +158,13 @@ class TransformersCaptioner:
 
     @cached_property
     def _model(self) -> Any:
-        import torch
         from transformers import AutoModelForImageTextToText
 
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
-        model, info = self._from_pretrained(AutoModelForImageTextToText, dtype=dtype, output_loading_info=True)
-        if info["missing_keys"]:  # transformers would go on with random numbers in their place
-            first = sorted(info["missing_keys"])[0]
-            raise UserError(
-                f"caption: the weights in {self._name} lack {len(info['missing_keys'])} of the model's "
-                f"tensors ({first}, ...). Get or save the model again."
-            )
-        return model.eval().to(self._on)
+        dtype = devices.dtype(self._precision)
+        model = hub.load_transformers_model(
+            "caption", AutoModelForImageTextToText, self._name, self._trust, dtype=dtype
+        )
+        return model.to(self._on)
 
     @cached_property
     def _answers(self) -> tuple[list[int], list[int]]:
@@ -194,22 +207,3 @@ class TransformersCaptioner:
         else:
             inputs = processor(images=pictures, text=list(prompts), padding=True, return_tensors="pt")
         return inputs.to(self._on, self._model.dtype)
-
-    def _from_pretrained(self, kind: Any, **options: Any) -> Any:
-        from transformers.utils import logging
-
-        bars = logging.is_progress_bar_enabled()
-        offline = Path(self._name).is_dir() or any(
-            os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
-            for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-        )
-        logging.disable_progress_bar()  # the audit shows its own
-        try:
-            return kind.from_pretrained(self._name, local_files_only=offline, **options)
-        except Exception as error:  # transformers, torch, safetensors and the hub raise many types
-            reason = " ".join(str(error).split())[:300]
-            hint = "" if Path(self._name).is_dir() else " Without a network, give a folder on this machine."
-            raise UserError(f"caption: the model {self._name} can't be loaded: {reason}{hint}") from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()

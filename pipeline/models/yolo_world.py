@@ -22,8 +22,8 @@ from pipeline.errors import UserError
 from pipeline.geometry import from_pixels
 from pipeline.images import RGB
 from pipeline.models import devices, fingerprints
-from pipeline.models.devices import Batch
-from pipeline.models.open_clip_loading import ClipSource, LoadedClip, check_templates, chunks
+from pipeline.models.batching import Batch, Batches
+from pipeline.models.open_clip_loading import ClipSource, LoadedClip, check_templates
 from pipeline.models.protocols import Detections, Floats
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 TEMPLATES = ("a photo of a {}",)
+START = 32  # images in the first forward
 CANDIDATES = 30_000  # most (place, phrase) pairs of an image that enter suppression; ultralytics' number
 
 
@@ -47,7 +48,7 @@ def yolo_world(
     image_size: Annotated[int, Field(ge=0)] = 0,
     iou: Share = 0.6,
     max_per_image: Annotated[int, Field(ge=1)] = 100,
-    batch: Batch = 32,
+    batch: Batch = "auto",
     trust_pickle: bool = False,
 ) -> YoloWorld:
     """YOLO-World (Cheng et al. 2024), driven by text embeddings of an open_clip model.
@@ -69,7 +70,7 @@ def yolo_world(
         image_size: longer side in pixels to which images are brought; 0: that of the checkpoint's training.
         iou: overlap above which the weaker of two boxes of one phrase is dropped.
         max_per_image: most boxes of an image; the best box of each phrase is always kept.
-        batch: images in one forward; it doesn't change the answers.
+        batch: most images in one forward, or auto: as many as fit; it doesn't change the answers.
         trust_pickle: a .pt file is a pickle and can run code when it is opened. Without consent only the
             classes of ultralytics' models are allowed in it, which is enough for its own checkpoints.
 
@@ -87,7 +88,7 @@ def yolo_world(
             "yolov8s-worldv2.pt and larger ones are among the releases of ultralytics/assets on GitHub."
         )
     check_templates(templates, "detect")
-    texts = ClipSource(text_model, text_pretrained)
+    texts = ClipSource(text_model, text_pretrained, trust_pickle=trust_pickle)
     return YoloWorld(
         Path(name),
         texts,
@@ -97,7 +98,7 @@ def yolo_world(
         image_size,
         iou,
         max_per_image,
-        batch,
+        Batches(batch, START),
         trust_pickle,
     )
 
@@ -115,12 +116,12 @@ class YoloWorld:
         image_size: int,
         iou: float,
         max_per_image: int,
-        batch: int,
+        batches: Batches,
         trust_pickle: bool,
     ) -> None:
         self._path, self._texts, self._templates, self._device = path, texts, templates, device
         self._floor, self._image_size, self._iou, self._most = floor, image_size, iou, max_per_image
-        self._batch, self._trust = batch, trust_pickle
+        self._batches, self._trust = batches, trust_pickle
         self._one_at_a_time = threading.Lock()  # the network holds the phrases that it is asked for
         options = {
             "weights": fingerprints.of_path(path),
@@ -151,15 +152,18 @@ class YoloWorld:
         shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, row in enumerate(inputs):
             shapes[row.shape].append(index)
-        with torch.inference_mode():
-            for indices in shapes.values():
-                for rows in chunks(len(indices), self._batch):
-                    some = indices[rows]
-                    stacked = torch.from_numpy(np.stack([inputs[index] for index in some])).to(self._on)
-                    output = model(stacked.permute(0, 3, 1, 2).contiguous().float() / 255)
-                    output = output[0] if isinstance(output, tuple) else output
-                    for index, rows_of_image in zip(some, output.float().cpu(), strict=True):
-                        found[index] = self._select(rows_of_image, inputs[index].shape[:2], images[index].shape[:2])
+        for indices in shapes.values():
+
+            def forward(rows: slice, indices: list[int] = indices) -> None:
+                some = indices[rows]
+                stacked = torch.from_numpy(np.stack([inputs[index] for index in some])).to(self._on)
+                output = model(stacked.permute(0, 3, 1, 2).contiguous().float() / 255)
+                output = output[0] if isinstance(output, tuple) else output
+                for index, rows_of_image in zip(some, output.float().cpu(), strict=True):
+                    found[index] = self._select(rows_of_image, inputs[index].shape[:2], images[index].shape[:2])
+
+            with torch.inference_mode():
+                self._batches.run(len(indices), forward, self._on)
         return [detections for detections in found if detections is not None]
 
     @functools.cached_property

@@ -32,7 +32,7 @@ from pipeline.evidence.edits import apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
 from pipeline.evidence.presence import phi
 from pipeline.images import RGB
-from pipeline.models.protocols import Classifier, RegionEncoder
+from pipeline.models.protocols import Classifier, RecordedAnswers, RegionEncoder
 from pipeline.properties import CONTRARY
 from pipeline.records import SCHEMAS, matrix, table
 from pipeline.stages.predict import softmax
@@ -43,6 +43,7 @@ DOSE_IMAGES = 20
 """Pictures of an experiment on which the dose is measured."""
 CHUNK = 512
 """Edits between two writes of the cache: what a crash may cost."""
+RECORDED = "the model under test is a file of predictions, which can't be shown an edited picture"
 
 Answer = tuple[np.ndarray, np.ndarray]
 """Scores and logits, over the classes."""
@@ -61,16 +62,20 @@ def ablate(
     *,
     audit: Audit,
     classes: Sequence[str],
-    model: Classifier,
+    model: Classifier | RecordedAnswers,
     encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
     cache: Path,
     count: Callable[[str, int], None],
+    skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
     """`edits` (a row an edited image), `experiments` (what each spent, why it stopped), `untested` (what had none)."""
     if not audit.ablate.enabled:
         return {name: table(name, []) for name in ("edits", "experiments", "untested")}
+    if isinstance(model, RecordedAnswers):
+        skip("ablation", RECORDED)
+        return {"edits": table("edits", []), "experiments": table("experiments", []), "untested": _all(measures)}
     experiments, untested = plan(
         images, detections, regions, assignments, cues, presence, measures, audit=audit, classes=classes
     )
@@ -113,6 +118,19 @@ def ablate(
         "experiments": table("experiments", spent),
         "untested": table("untested", untested),
     }
+
+
+def _all(measures: pa.Table) -> pa.Table:
+    """`untested` where the model can't be asked: every experiment that was worth making."""
+    rows = [row for row in measures.to_pylist() if row["split"] == "selection" and row["selected"]]
+    return table(
+        "untested",
+        [
+            {"label": row["label"], "cue_id": row["cue_id"], "direction": direction, "reason": RECORDED}
+            for row in rows
+            for direction in ("removal", "insertion")
+        ],
+    )
 
 
 def measure_doses(
