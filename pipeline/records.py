@@ -7,11 +7,13 @@ lie in [-1, 1]; `_lower` and `_upper` bound a 95 % interval; NaN (null in text) 
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-CUE_TYPES = (
+CueType = Literal[
     "Background",
     "Co-occurring Objects",
     "Orientation",
@@ -21,8 +23,9 @@ CUE_TYPES = (
     "Lighting and Shadows",
     "Perspective and Angle",
     "Relative Size",
-)
+]
 """The nine types of MM-SpuBench (arXiv 2406.17126), with its own spelling."""
+CUE_TYPES: tuple[str, ...] = get_args(CueType)
 
 THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
 """The types whose cues may lie in a box; a cue of another type is a matter of the whole image."""

@@ -86,22 +86,34 @@ class Attribute:
     cue_type: str
     reason: str = ""
     score: float = float("nan")
+    source: str = ""  # which proposers named it, where that is not the configured one alone
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """What a proposer returns for one class, with the calls and tokens that it cost."""
+    """What a proposer returns for one class, with the calls and tokens that it cost, what of the replies could not be
+    used, and why there is no more, if a budget was reached."""
 
     attributes: tuple[Attribute, ...]
     calls: int = 0
     tokens: int = 0
     dropped: int = 0
+    stopped: str = ""
 
 
 class Proposer(Protocol):
-    """Lists attributes that may be spurious for a class."""
+    """Lists attributes that may be spurious for a class.
+
+    A proposer may also have `ahead(classes, captions)`, which is called once before all classes, and
+    `estimate(classes, captions)`, for a dry run.
+    """
 
     fingerprint: str
+
+    @property
+    def contrast(self) -> Proposer | None:
+        """What may be asked, at no cost, to contrast any captions with any others; None if nothing."""
+        ...
 
     def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
         """`captions` maps each class to the captions of its images in the selection half."""

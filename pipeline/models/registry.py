@@ -24,6 +24,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "model": {
         "open_clip": "pipeline.models.open_clip_model:open_clip_classifier",
         "python": "pipeline.models.python_model:python_classifier",
+        "openai_vision": "pipeline.models.openai_vision:openai_vision",
+        "transformers_vision": "pipeline.models.transformers_vision:transformers_vision",
+        "answers_file": "pipeline.models.answers_file:answers_file",
     },
     "caption": {
         "transformers": "pipeline.models.transformers_captioner:transformers_captioner",
@@ -32,6 +35,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "captions": "pipeline.models.caption_mining:caption_mining",
         "openai": "pipeline.models.openai_proposer:openai_proposer",
         "list": "pipeline.models.list_proposer:list_proposer",
+        "checklist": "pipeline.models.checklist_proposer:checklist_proposer",
+        "union": "pipeline.models.union_proposer:union_proposer",
     },
     "detect": {
         "yolo_world": "pipeline.models.yolo_world:yolo_world",
@@ -74,6 +79,16 @@ def factory(seam: str, kind: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         what = f"{seam}: the back end '{kind}' needs the package '{error.name}'"
         raise UserError(f"{what}: pip install {error.name}") from error
+
+
+def supplied(seam: str, kind: str, offered: dict[str, Any]) -> dict[str, Any]:
+    """Those of the things on offer that a back end's factory asks for, as parameters that are no options."""
+    parameters = inspect.signature(factory(seam, kind)).parameters
+    return {
+        name: value
+        for name, value in offered.items()
+        if name in parameters and parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    }
 
 
 def check_options(seam: str, kind: str, options: dict[str, Any]) -> dict[str, Any]:
