@@ -72,13 +72,13 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "ingest": Stage(ingest.ingest, ("images", "quarantine")),
-    "predict": Stage(predict.predict, ("predictions",), predict.computation),
+    "predict": Stage(predict.predict, ("predictions", "answers"), predict.computation),
     "caption": Stage(caption.caption, ("captions",), caption.computation),
     "propose": Stage(propose.propose, ("attributes",)),
     "detect": Stage(detect.detect, ("detections",), detect.computation),
     "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
-    "measure": Stage(measure.measure, ("cues", "presence", "measures")),
+    "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
     "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
     "rank": Stage(rank.rank, ("findings",)),
     "report": Stage(report.report, ()),

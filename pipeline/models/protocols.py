@@ -7,9 +7,9 @@ configuration. Making one is cheap and reads no weights; weights load at the fir
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,58 @@ class Classifier(Protocol):
 
     def logits(self, images: Sequence[RGB]) -> Floats:
         """(n, classes) before softmax, in the order of the classes it was made for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to questions with Yes or No: `yes` (n, classes, prompts) is a probability, NaN where the words say
+    neither; `texts`, of the same shape, are the words (None where nothing was asked); `prompts` names the last axis."""
+
+    yes: Floats
+    texts: NDArray[np.object_]
+    prompts: tuple[str, ...]
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """(n, classes, prompts): what was asked."""
+        return np.array([text is not None for text in self.texts.flat], dtype=bool).reshape(self.texts.shape)
+
+
+@runtime_checkable
+class YesNoModel(Protocol):
+    """A model under test that is asked about each class: its classes don't exclude each other.
+
+    It is a Classifier whose logits are log-odds of Yes, averaged over the prompts that count.
+    """
+
+    fingerprint: str
+
+    @property
+    def prompts(self) -> Collection[str]:
+        """Names of all prompts, in order."""
+        ...
+
+    @property
+    def counts(self) -> tuple[bool, ...]:
+        """Which prompts the answer is averaged over, the others being rows to compare."""
+        ...
+
+    def logits(self, images: Sequence[RGB]) -> Floats:
+        """(n, classes): log-odds of Yes."""
+        ...
+
+    def answers(self, images: Sequence[RGB | None], every: bool = True) -> Answers:
+        """Of every prompt, or of those that count; None is a question without an image."""
+        ...
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """A model under test that is a record of answers: it can't be asked about edited pictures."""
+
+    def recorded(self, paths: Sequence[str]) -> Answers:
+        """The answers about the images at these paths."""
         ...
 
 

@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.errors import BudgetReached
+from pipeline.evidence.answers import affirmed, says_yes_or_no
 from pipeline.evidence.synonyms import PROMPT, one_name_each
 from pipeline.evidence.texts import text_embeddings
-from pipeline.models.protocols import Attribute, Proposer, RegionEncoder
+from pipeline.models.protocols import Attribute, Classifier, Proposer, RegionEncoder
 from pipeline.models.union_proposer import also
 from pipeline.models.words import names_class
 from pipeline.records import table
@@ -35,6 +36,7 @@ def propose(
     *,
     audit: Audit,
     classes: Sequence[str],
+    model: Classifier,
     proposer: Proposer | None,
     encoder: RegionEncoder | None,
     cache: Path,
@@ -46,9 +48,13 @@ def propose(
     if proposer is None:
         return {"attributes": table("attributes", [])}
     by_image = dict(zip(captions["image_id"].to_pylist(), captions["caption"].to_pylist(), strict=True))
-    answers = dict(zip(predictions["image_id"].to_pylist(), predictions["predicted"].to_pylist(), strict=True))
+    said = affirmed(predictions, says_yes_or_no(model)) > 0
+    answers = {
+        image_id: frozenset(name for name, yes in zip(classes, row, strict=True) if yes)
+        for image_id, row in zip(predictions["image_id"].to_pylist(), said, strict=True)
+    }
     texts: dict[str, list[str]] = {audit.words(name): [] for name in classes}
-    seen: list[tuple[str, str, str]] = []  # label, answer, caption
+    seen: list[tuple[str, frozenset[str], str]] = []  # label, classes that the model says are there, caption
     for image_id, label, split in zip(
         images["image_id"].to_pylist(), images["label"].to_pylist(), images["split"].to_pylist(), strict=True
     ):
@@ -126,18 +132,18 @@ def of_errors(
     audit: Audit,
     name: str,
     classes: Sequence[str],
-    seen: Sequence[tuple[str, str, str]],
+    seen: Sequence[tuple[str, frozenset[str], str]],
     known: Sequence[Attribute],
 ) -> list[Attribute]:
     """What the captions of other classes' pictures that the model takes for this class have in common, and new.
 
     Args:
-        seen: (label, answer, caption) of the selection half.
+        seen: (label, what the model says is there, caption) of the selection half.
         known: attributes that are proposed already. A class's own name is no cue but a confusion of classes.
     """
     words = audit.words(name)
-    taken = [caption for label, answer, caption in seen if label != name and answer == name]
-    others = [caption for label, answer, caption in seen if label != name and answer != name]
+    taken = [caption for label, said, caption in seen if label != name and name in said]
+    others = [caption for label, said, caption in seen if label != name and name not in said]
     if not taken or not others:
         return []
     found = proposer.propose(words, [audit.words(c) for c in classes], {words: taken, OTHERS: others})

@@ -42,7 +42,7 @@ def rows_of(
     note = skipped if skipped is not None else []
     return propose(
         **tables(rows), audit=AUDIT, classes=CLASSES, proposer=proposer,  # type: ignore[arg-type]
-        encoder=None, cache=Path("unused"), count=lambda what, n: None,
+        model=object(), encoder=None, cache=Path("unused"), count=lambda what, n: None,
         skip=lambda what, why: note.append((what, why)), progress=lambda done, total: None,
     )["attributes"].to_pylist()  # fmt: skip
 
