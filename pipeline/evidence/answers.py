@@ -45,14 +45,13 @@ def margin(logits: NDArray, target: int, yes_no: bool) -> float:
     return float(logits[target] - np.delete(logits, target).max())
 
 
-def affirmed(predictions: pa.Table, yes_no: bool) -> Floats:
+def affirmed(predictions: pa.Table, classes: Sequence[str], yes_no: bool) -> Floats:
     """(n, classes): 1 where the model says Yes, 0 where it says No, NaN where it wasn't asked."""
-    logits = matrix(predictions["logits"])
     if yes_no:
+        logits = matrix(predictions["logits"])
         return np.where(np.isnan(logits), np.nan, logits > 0).astype(np.float32)
-    said = np.zeros_like(logits)
-    said[np.arange(len(logits)), logits.argmax(axis=1)] = 1.0
-    return said
+    predicted = np.array(predictions["predicted"].to_pylist(), dtype=object)
+    return (predicted[:, None] == np.array(classes, dtype=object)[None, :]).astype(np.float32)
 
 
 def answer_rows(image_ids: Sequence[str], classes: Sequence[str], found: Answers) -> pa.Table:

@@ -77,7 +77,7 @@ def measure(
     yes = None
     if isinstance(model, YesNoModel):
         yes = by_prompt(answers, images["image_id"].to_pylist(), classes, list(model.prompts))
-        said = affirmed(predictions, yes_no=True)
+        said = affirmed(predictions, classes, yes_no=True)
     groups = np.array(images["group"].to_pylist())
     boxes = BoxFinder(cues.rows, detections, regions, assignments)
     region_gaps = ravl_columns(

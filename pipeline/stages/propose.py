@@ -48,7 +48,7 @@ def propose(
     if proposer is None:
         return {"attributes": table("attributes", [])}
     by_image = dict(zip(captions["image_id"].to_pylist(), captions["caption"].to_pylist(), strict=True))
-    said = affirmed(predictions, says_yes_or_no(model)) > 0
+    said = affirmed(predictions, classes, says_yes_or_no(model)) > 0
     answers = {
         image_id: frozenset(name for name, yes in zip(classes, row, strict=True) if yes)
         for image_id, row in zip(predictions["image_id"].to_pylist(), said, strict=True)
