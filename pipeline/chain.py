@@ -16,7 +16,7 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import pyarrow.compute
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
 from pipeline.errors import UserError, nearest
+from pipeline.models.ledger import Ledger
 from pipeline.models.protocols import RecordedAnswers
 from pipeline.records import SCHEMAS
 from pipeline.stages import (
@@ -72,13 +73,13 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "ingest": Stage(ingest.ingest, ("images", "quarantine")),
-    "predict": Stage(predict.predict, ("predictions",), predict.computation),
+    "predict": Stage(predict.predict, ("predictions", "answers"), predict.computation),
     "caption": Stage(caption.caption, ("captions",), caption.computation),
     "propose": Stage(propose.propose, ("attributes",)),
     "detect": Stage(detect.detect, ("detections",), detect.computation),
     "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
-    "measure": Stage(measure.measure, ("cues", "presence", "measures")),
+    "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
     "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
     "rank": Stage(rank.rank, ("findings",)),
     "report": Stage(report.report, ()),
@@ -192,7 +193,7 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     checked = Context(audit_with_classes, folder)
     fingerprints = {
         section: back_end.fingerprint
-        for section in ("model", "captioner", "detector", "encoder")
+        for section in ("model", "captioner", "proposer", "detector", "encoder")
         if (back_end := getattr(checked, section)) is not None
     }
     if len(labels) < 2:
@@ -216,7 +217,7 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
                 "forwards": {
                     name: 0 for name, stage in STAGES.items() if stage.computation or name in ("cluster", "ablate")
                 },
-                "costs": {"calls": 0, "tokens": 0, "usd": None},
+                "costs": {"calls": 0, "tokens": 0, "usd": None, "retries": 0, "dropped": 0},
                 "seconds": {},
                 "skipped": [],
                 "started": _now(),
@@ -231,9 +232,10 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     run = folder.run()
     for tally in tallies:
         for what, number in tally.counts.items():
-            place = run["costs"] if what in ("calls", "tokens", "usd") else run["forwards"]
+            place = run["costs"] if what == "dropped" else run["forwards"]
             place[what] = (place.get(what) or 0) + number
         run["skipped"] += [entry for entry in tally.skipped if entry not in run["skipped"]]
+    run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["started"]).spent())
     run["seconds"][stage] = round(seconds, 3)
     if stage == "ingest":
         images = folder.read("images")

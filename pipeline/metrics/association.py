@@ -145,16 +145,57 @@ def observed_gaps(
     counts = _counts(class_with, class_total, weight @ cues, float(weight.sum()))
     correct_with, correct_total = _sums(index, n_classes, cues, weight * hit)
     taken_with, taken_total = _sums(np.where(hit, -1, predicted), n_classes, cues, weight)
-    # a weighted count may pass its total by a rounding error
-    correct_with = np.clip(correct_with, 0, counts.class_with)
-    correct_without = np.clip(correct_total[:, None] - correct_with, 0, counts.class_without)
-    taken_with = np.clip(taken_with, 0, counts.other_with)
-    taken_without = np.clip(taken_total[:, None] - taken_with, 0, counts.other_without)
+    return _gaps(counts, counts, (correct_with, correct_total), (taken_with, taken_total), level)
+
+
+def answered_gaps(
+    presence: ArrayLike,
+    labels: ArrayLike,
+    yes: ArrayLike,
+    weights: ArrayLike | None = None,
+    level: float = 0.95,
+) -> Gaps:
+    """`observed_gaps` of a model that is asked about each class and may say Yes to several, or to none.
+
+    Args:
+        presence: (n_images, n_cues), truth values.
+        labels: (n_images,), class indices in [0, n_classes).
+        yes: (n_images, n_classes), 1 where it says Yes, 0 where No, NaN where it wasn't asked; such a pair counts
+            for the association of class and cue, but for no gap.
+        weights: (n_images,), for instance `group_weights`; 1 by default.
+    """
+    said = np.asarray(yes, float)
+    n_classes = said.shape[1]
+    cues, index, weight = _checked(presence, labels, n_classes, weights)
+    own = np.zeros(said.shape, bool)
+    own[np.arange(len(index)), index] = True
+    asked = ~np.isnan(said) * weight[:, None]
+    affirmed = np.nan_to_num(said) * weight[:, None]
+
+    def sums(values: Reals) -> tuple[Reals, Reals]:
+        return values.T @ cues, values.sum(axis=0)
+
+    (with_own, all_own), (with_other, all_other) = sums(asked * own), sums(asked * ~own)
+    cells = (with_own, all_own[:, None] - with_own, with_other, all_other[:, None] - with_other)
+    answered = Counts(*(np.where(np.abs(cell) < 1e-9, 0.0, cell) for cell in cells))
+    counts = count(presence, labels, n_classes, weights)
+    return _gaps(counts, answered, sums(affirmed * own), sums(affirmed * ~own), level)
+
+
+def _gaps(
+    counts: Counts, asked: Counts, correct: tuple[Reals, Reals], taken: tuple[Reals, Reals], level: float
+) -> Gaps:
+    # with the cue (n_classes, n_cues), and in all (n_classes,); a weighted count may pass its total by a rounding
+    # error
+    correct_with = np.clip(correct[0], 0, asked.class_with)
+    correct_without = np.clip(correct[1][:, None] - correct_with, 0, asked.class_without)
+    taken_with = np.clip(taken[0], 0, asked.other_with)
+    taken_without = np.clip(taken[1][:, None] - taken_with, 0, asked.other_without)
     return Gaps(
         presence_accuracy=newcombe_difference(
-            correct_with, counts.class_with, correct_without, counts.class_without, level
+            correct_with, asked.class_with, correct_without, asked.class_without, level
         ),
-        hallucination=newcombe_difference(taken_with, counts.other_with, taken_without, counts.other_without, level),
+        hallucination=newcombe_difference(taken_with, asked.other_with, taken_without, asked.other_without, level),
         counts=counts,
         correct_with=correct_with,
         correct_without=correct_without,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.errors import UserError, nearest
-from pipeline.models import fingerprints
+from pipeline.models import fingerprints, recorded_rows
 from pipeline.models.protocols import Floats
 
 LEAST = 1e-12  # a score of 0 has no logarithm
@@ -46,11 +45,7 @@ def predictions_file(
     Raises:
         UserError: there is no such file, or one of another kind.
     """
-    if not Path(path).is_file():
-        raise UserError(f"model: there is no file of predictions {path}.")
-    if Path(path).suffix.lower() not in READERS:
-        raise UserError(f"model: {path} is no kind of file that is known here. Use .csv, .jsonl or .parquet.")
-    return PredictionsFile(Path(path), key, prefix, tuple(labels))
+    return PredictionsFile(recorded_rows.check_file(path, "predictions"), key, prefix, tuple(labels))
 
 
 class PredictionsFile:
@@ -145,13 +140,7 @@ class PredictionsFile:
 
     @cached_property
     def _read(self) -> list[dict[str, Any]]:
-        try:
-            rows = READERS[self._path.suffix.lower()](self._path)
-        except (ValueError, OSError, csv.Error) as error:  # pyarrow's errors are ValueErrors or OSErrors
-            raise UserError(f"model: {self._path} can't be read: {' '.join(str(error).split())[:300]}") from None
-        if not rows:
-            raise UserError(f"model: {self._path} holds no predictions.")
-        return rows
+        return recorded_rows.read(self._path, "predictions")
 
     @cached_property
     def _key(self) -> str:
@@ -189,32 +178,3 @@ def _check_labels(where: str, labels: Iterable[str], known: Iterable[str]) -> No
     for label in labels:
         if label not in known:
             raise UserError(f"{where}: the label '{label}' is none of the audit's classes. {nearest(label, known)}")
-
-
-def _csv(path: Path) -> list[dict[str, Any]]:
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    for number, row in enumerate(rows, start=1):
-        if None in row:
-            raise ValueError(f"row {number} has more cells than the header")
-    return rows
-
-
-def _jsonl(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number} is no JSON object")
-            rows.append(row)
-    return rows
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path).to_pylist()
-
-
-READERS = {".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}

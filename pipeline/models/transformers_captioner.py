@@ -91,23 +91,29 @@ class TransformersCaptioner:
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
         """One caption an image, in order, with white space tidied."""
+        return self.replies(images, [self._prompt] * len(images), self._longest)
+
+    def replies(self, images: Sequence[RGB | None], questions: Sequence[str], longest: int) -> list[str]:
+        """What the model says to each image's own question in at most so many tokens, with white space tidied.
+
+        All images or none may be None: a question without an image, for models with a chat template.
+        """
         import torch
 
-        def caption(rows: slice) -> list[str]:
-            some = images[rows]
-            inputs = self._inputs(some, [self._prompt] * len(some))
+        def reply(rows: slice) -> list[str]:
+            inputs = self._inputs(images[rows], questions[rows])
             with torch.inference_mode():
-                tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._longest)
+                tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=longest)
             # a decoder repeats what it was given before it goes on; an encoder-decoder doesn't
             given = inputs.get("input_ids")
             if given is not None and torch.equal(tokens[:, : given.shape[1]], given):
                 tokens = tokens[:, given.shape[1] :]
             return self._processor.batch_decode(tokens, skip_special_tokens=True)
 
-        parts = self._batches.run(len(images), caption, self._on)
+        parts = self._batches.run(len(images), reply, self._on)
         return [" ".join(text.split()) for part in parts for text in part]
 
-    def yes_probability(self, images: Sequence[RGB], questions: Sequence[str]) -> Floats:
+    def yes_probability(self, images: Sequence[RGB | None], questions: Sequence[str]) -> Floats:
         """(n,) probability of Yes against No as the first word of the answer to each image's own question.
 
         The probabilities of the spellings of yes are summed, and those of no; what else the model might say
@@ -179,17 +185,20 @@ class TransformersCaptioner:
             raise UserError(f"{self._name}: its tokenizer can't tell yes from no by their first tokens.")
         return sorted(yes - no), sorted(no - yes)
 
-    def _inputs(self, images: Sequence[RGB], prompts: Sequence[str]) -> Any:
+    def _inputs(self, images: Sequence[RGB | None], prompts: Sequence[str]) -> Any:
         from PIL import Image
 
-        pictures = [Image.fromarray(image) for image in images]
+        pictures = [None if image is None else Image.fromarray(image) for image in images]
         processor = self._processor
         if getattr(processor, "chat_template", None):
             talks = [
                 [
                     {
                         "role": "user",
-                        "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}],
+                        "content": [
+                            *([] if picture is None else [{"type": "image", "image": picture}]),
+                            {"type": "text", "text": prompt},
+                        ],
                     }
                 ]
                 for picture, prompt in zip(pictures, prompts, strict=True)

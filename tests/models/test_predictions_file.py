@@ -169,9 +169,9 @@ def test_an_audit_of_predictions_observes_and_says_so(patched_set: Path, predict
     recorded = {"kind": "predictions", "path": str(predicted)}
     result = discover(audit_of(patched_set, recorded, tmp_path / "cache"), tmp_path / "audit")
     assert result.run["finished"] and result.run["observational"]
-    assert any(entry["what"] == "ablation" and "file of predictions" in entry["why"] for entry in result.run["skipped"])
+    assert any(entry["what"] == "ablation" and "file of its answers" in entry["why"] for entry in result.run["skipped"])
     untested = result.table("untested").to_pylist()
-    assert untested and all("file of predictions" in row["reason"] for row in untested)
+    assert untested and all("file of its answers" in row["reason"] for row in untested)
     assert {row["direction"] for row in untested} == {"removal", "insertion"}
     assert not len(result.table("edits"))
     assert result.findings and not [row for row in result.findings if row["verdict"] == "confirmed"]
