@@ -185,7 +185,9 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     items = list(context.source)
     found = {label for item in items for label in item.labels}
     if not found:
-        raise UserError(f"data: no image has a label. {items[0].path}: {items[0].fault}" if items else "data: no images.")
+        raise UserError(
+            f"data: no image has a label. {items[0].path}: {items[0].fault}" if items else "data: no images."
+        )
     for name in audit.classes:
         if name not in found:
             raise UserError(f"data: the class '{name}' has no images. {nearest(name, found)}")

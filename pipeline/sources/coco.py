@@ -66,9 +66,7 @@ class Coco:
         else:
             labels = tuple(dict.fromkeys(phrase for phrase, _ in boxes))
         frame = (float(row["width"]), float(row["height"])) if row.get("width") and row.get("height") else None
-        return Item(
-            text_of(row["file_name"]), labels, caption=caption_of(captions), boxes=tuple(boxes), frame=frame
-        )
+        return Item(text_of(row["file_name"]), labels, caption=caption_of(captions), boxes=tuple(boxes), frame=frame)
 
     def read(self, path: str) -> bytes:
         """The bytes of an image by its file_name."""

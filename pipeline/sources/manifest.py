@@ -165,7 +165,9 @@ def rows_of(path: str, files: Files, wanted: set[str]) -> Iterator[dict[str, Any
         return
     text = files.read(path).decode("utf-8-sig")
     if _suffix(path) in DELIMITERS:
-        yield from _csv_rows(csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[_suffix(path)], strict=True))
+        yield from _csv_rows(
+            csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[_suffix(path)], strict=True)
+        )
         return
     for line in text.split("\n"):
         if not line.strip():

@@ -160,7 +160,9 @@ def _check_classes(audit: Audit, images: pa.Table, found: set[str], quarantine: 
     for name in audit.classes:
         if not counts[name]:
             lost = f"All its files were quarantined ({len(quarantine)} in all).{why}"
-            raise UserError(f"data: the class '{name}' has no images. {lost if name in found else nearest(name, found)}")
+            raise UserError(
+                f"data: the class '{name}' has no images. {lost if name in found else nearest(name, found)}"
+            )
     if not counts:
         raise UserError(f"data: no image could be read; {len(quarantine)} files were quarantined.{why}")
     if len(counts) < 2:

@@ -50,9 +50,7 @@ def test_an_audit_of_a_manifest_is_that_of_the_folder(pictures: Path, audited, f
 def test_pictures_in_the_manifest_itself(pictures: Path, audited, from_folder, tmp_path: Path) -> None:
     inside = [{**row, "image": (pictures / row["image"]).read_bytes()} for row in table_of(pictures)]
     parquet = audited({"source": "manifest", "path": str(write(tmp_path / "set.parquet", inside))})
-    coded = [
-        {**row, "image": "data:image/png;base64," + base64.b64encode(row["image"]).decode()} for row in inside
-    ]
+    coded = [{**row, "image": "data:image/png;base64," + base64.b64encode(row["image"]).decode()} for row in inside]
     jsonl = audited({"source": "manifest", "path": str(write(tmp_path / "set.jsonl", coded))})
     hub = [{**row, "image": {"bytes": row["image"], "path": None}} for row in inside]
     struct = audited({"source": "manifest", "path": str(write(tmp_path / "hub.parquet", hub))})
@@ -78,7 +76,8 @@ def test_a_manifest_in_another_file_system(pictures: Path, audited, from_folder,
 
 def test_splits_and_groups_of_the_data_are_honoured(pictures: Path, audited, tmp_path: Path) -> None:
     table = [
-        {**row, "fold": "train" if number % 2 else "test", "patient": ""} for number, row in enumerate(table_of(pictures))
+        {**row, "fold": "train" if number % 2 else "test", "patient": ""}
+        for number, row in enumerate(table_of(pictures))
     ]
     for number, row in enumerate(table[:6]):  # given groups: one half each, though no split is given
         row.update(fold="", patient=f"p{number // 3}")
@@ -168,7 +167,9 @@ def test_boxes_and_captions_of_the_data_are_used(pictures: Path, audited, tmp_pa
     found = result.table("detections").to_pylist()
     assert {(row["phrase"], row["score"]) for row in found} == {("lamp", 1.0)}
     assert {tuple(row["box"]) for row in found} == {(0.25, 0.25, 0.5, 0.75)}
-    assert {row["image_id"] for row in found} == {by_path[row["image"]] for row in table if len(row["boxes"][0:1]) and row is not table[-1]}
+    assert {row["image_id"] for row in found} == {
+        by_path[row["image"]] for row in table if len(row["boxes"][0:1]) and row is not table[-1]
+    }
     lamp = [row for row in result.findings if row["cue"] == "lamp" and row["class"] == "a"]
     assert lamp and lamp[0]["log_odds_ratio"] > 0
     said = [f"{entry['what']}: {entry['why']}" for entry in result.run["skipped"]]

@@ -142,5 +142,3 @@ def test_braces_are_shards() -> None:
     assert list(expand("s3://b/{08..11}.tar")) == [f"s3://b/{n}.tar" for n in ("08", "09", "10", "11")]
     assert list(expand("{a,b}/x-{0..1}")) == ["a/x-0", "a/x-1", "b/x-0", "b/x-1"]
     assert list(expand("plain")) == ["plain"]
-
-
