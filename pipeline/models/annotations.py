@@ -21,8 +21,10 @@ class Annotation:
 
 
 def reads_annotations(back_end: Any) -> bool:
-    """Whether a captioner or detector is handed an `Annotation` an image in the place of pictures."""
-    return getattr(back_end, "reads", "images") == "annotations"
+    """Whether a captioner or detector is handed an `Annotation` an image in the place of pictures: its `reads` names
+    the columns of table `annotations` that it answers from.
+    """
+    return bool(getattr(back_end, "reads", ()))
 
 
 def annotations_of(images: pa.Table, annotations: pa.Table) -> list[Annotation]:

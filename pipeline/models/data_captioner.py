@@ -11,10 +11,9 @@ from pipeline.models.fingerprints import of_options
 class DataCaptioner:
     """See `data_captioner`."""
 
-    reads = "annotations"
-
     def __init__(self, from_boxes: bool) -> None:
         self._from_boxes = from_boxes
+        self.reads = ("caption", "phrases") if from_boxes else ("caption",)
         self.fingerprint = of_options("data_captioner/1", {"from_boxes": from_boxes})
 
     def captions(self, images: Sequence[Annotation]) -> list[str | None]:

@@ -16,7 +16,7 @@ from pipeline.models.words import normalise
 class DataDetector:
     """See `data_detector`."""
 
-    reads = "annotations"
+    reads = ("phrases",)
     fingerprint = of_options("data_detector/1", {})
 
     def detect(self, images: Sequence[Annotation], phrases: Sequence[str]) -> list[Detections]:

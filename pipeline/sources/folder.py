@@ -47,7 +47,7 @@ class RemoteFolder:
         return self.files.root
 
     def __iter__(self) -> Iterator[Item]:
-        found = [PurePosixPath(name) for name, _ in self.files.find()]
+        found = [PurePosixPath(name) for name in self.files.find()]
         for path in sorted(found, key=_as_walked):
             hidden = any(part.startswith(".") for part in path.parts)
             if len(path.parts) > 1 and path.suffix.lower() in SUFFIXES and not hidden:

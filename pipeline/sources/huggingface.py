@@ -118,6 +118,8 @@ def load(name: str, subset: str | None, split: str | None, revision: str | None)
         raise UserError("data: Hugging Face data sets need a package: pip install 'cuescope[data]'") from None
     datasets.disable_progress_bars()
     folder = Path(name)
+    if folder.is_absolute() and not folder.is_dir():
+        raise UserError(f"data: there is no folder {name}.")
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pipeline.errors import UserError, nearest
 
@@ -58,6 +58,20 @@ class Item:
     boxes: tuple[tuple[str, Box], ...] = ()
     frame: tuple[float, float] | None = None
     fault: str = ""
+
+
+class Source(Protocol):
+    """A data set. Making one is cheap; `root` is the folder or URL of the images, or empty where there is none."""
+
+    root: Any
+
+    def __iter__(self) -> Iterator[Item]:
+        """Every image, always in the same order, without reading it."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """The bytes of an item's image; raises OSError with a reason for the quarantine table."""
+        ...
 
 
 class Fault(ValueError):
@@ -217,6 +231,10 @@ def to_xyxy(box: Any, box_format: BoxFormat) -> Box:
     return a, b, c, d
 
 
+WHOLE_RLE = re.compile(r"(?:[P-o]*[0-O])+")
+"""Compressed counts whose last number is whole: the C code of pycocotools would read on past another."""
+
+
 def box_of_mask(mask: Any) -> Box:
     """The box around a COCO segmentation: polygons [[x, y, x, y, ...], ...] or a run-length encoding, in pixels."""
     try:
@@ -224,7 +242,17 @@ def box_of_mask(mask: Any) -> Box:
             from pycocotools import mask as rle
 
             height, width = (int(side) for side in mask["size"])
-            coded = dict(mask) if not isinstance(mask["counts"], list) else rle.frPyObjects(dict(mask), height, width)
+            counts = mask["counts"]
+            if not (0 < height < 1 << 16 and 0 < width < 1 << 16):
+                raise ValueError
+            if isinstance(counts, list):
+                coded = rle.frPyObjects(
+                    {"size": [height, width], "counts": [abs(int(n)) for n in counts]}, height, width
+                )
+            elif WHOLE_RLE.fullmatch(counts):
+                coded = {"size": [height, width], "counts": counts}
+            else:
+                raise ValueError
             return to_xyxy(rle.toBbox(coded).tolist(), "xywh")
         points = [float(number) for polygon in mask for number in polygon]
         return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])

@@ -135,14 +135,13 @@ class Files:
             files, path = self.filesystem(address)
             return files.open(path, "rb")
 
-    def find(self) -> list[tuple[str, str]]:
-        """Every file below the root, sorted: (path relative to the root, version); the version changes with it."""
+    def find(self) -> list[str]:
+        """Every file below the root, by its path relative to it; errors as those of `read`."""
         with _as_os_errors(self.root):
             files, path = self.filesystem(self.root)
             files.invalidate_cache()  # an earlier listing would hide what was added since
             prefix = path.rstrip("/") + "/"
-            found = files.find(path, detail=True)
-            return sorted((name.removeprefix(prefix), _version(info)) for name, info in found.items())
+            return [name.removeprefix(prefix) for name in files.find(path)]
 
     def version(self, name: str) -> str:
         """Something that changes when the file does, as far as its file system tells."""

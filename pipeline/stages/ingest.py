@@ -188,18 +188,14 @@ def _check_given(
         )
     if parted := sum(len(splits) > 1 for splits in given.values()):
         skip(f"one half for {parted} groups of near-duplicates", "the split that the data give parts them")
-    for section, back_end, columns in (
-        ("caption", captioner, ("caption", "phrases")),
-        ("detect", detector, ("phrases",)),
-    ):
-        if back_end is None or not reads_annotations(back_end):
+    for section, what, back_end in (("caption", "captions", captioner), ("detect", "boxes", detector)):
+        if not reads_annotations(back_end):
             continue
-        has = sum(any(row[column] for column in columns) for row in annotations)
+        has = sum(any(row[column] for column in back_end.reads) for row in annotations)
         if not has:
-            what = "captions" if section == "caption" else "boxes"
             raise UserError(
                 f"{section}: the back end '{getattr(audit, section).kind}' takes {what} from the data, "
-                f"and no image has any. Map their column (data.columns), or choose another back end."
+                "and no image has any. Map their column (data.columns), or choose another back end."
             )
-        if has < len(images):
-            skip(f"{section} of {len(images) - has} images", "the data say nothing of them")
+        if section == "caption" and has < len(images):  # an image without a box may hold nothing
+            skip(f"captions of {len(images) - has} images", "the data give them none")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipeline import Audit, discover
@@ -48,18 +46,3 @@ def rows(result, table: str, *without: str) -> list[dict]:
     found = result.table(table).to_pylist()
     kept = [{name: value for name, value in row.items() if name not in without} for row in found]
     return sorted(kept, key=lambda row: row["image_id"])
-
-
-class Constant:
-    """A model of any number of classes that always says the first."""
-
-    fingerprint = "constant"
-
-    def __init__(self, classes: tuple[str, ...], device: str) -> None:
-        self.answer = np.eye(1, len(classes), dtype=np.float32)
-
-    def logits(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        return np.repeat(self.answer, len(images), axis=0)
-
-
-constant = Constant

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.config import Audit
 from pipeline.errors import UserError
 from pipeline.sources.coco import coco
+from pipeline.stages.ingest import ingest
 from tests.sources.conftest import rows
 
 LETTERS = ["a", "b", "c"]
@@ -69,11 +71,12 @@ def test_masks_give_the_boxes_that_are_missing(pictures: Path, tmp_path: Path) -
     content["annotations"][0]["segmentation"] = [[10, 20, 40, 20, 40, 60], [5, 30, 8, 30, 8, 35]]
     counts = [96 * 10 + 5, 20] + [76, 20] * 3 + [96 * 96 - (96 * 13 + 25)]
     content["annotations"][1]["segmentation"] = {"size": [96, 96], "counts": counts}
-    content["annotations"][2]["segmentation"] = {"size": [96, 96], "counts": "?"}
+    content["annotations"][2]["segmentation"] = {"size": [96, 96], "counts": "P"}
     items = list(coco(path=written(tmp_path / "instances.json", content), root=str(pictures)))
     boxes = {item.path: item.boxes[0][1] for item in items if item.boxes}
     assert boxes["a/000.png"] == (5, 20, 40, 60)
     assert boxes["a/001.png"] == (10, 5, 14, 25)
+    assert "neither polygons nor" in next(item.fault for item in items if item.path == "annotation 2")
 
 
 def test_faults_are_named(pictures: Path, audited, tmp_path: Path) -> None:
@@ -94,7 +97,7 @@ def test_faults_are_named(pictures: Path, audited, tmp_path: Path) -> None:
     assert result.run["data"]["images"] == 30
 
 
-def test_boxes_of_a_picture_that_was_turned_are_left_out(tmp_path: Path, audited, pictures: Path) -> None:
+def test_boxes_of_a_picture_that_was_turned_are_left_out(tmp_path: Path, pictures: Path) -> None:
     for name in "ab":
         with Image.open(pictures / name / "000.png") as picture:
             exif = Image.Exif()
@@ -106,9 +109,17 @@ def test_boxes_of_a_picture_that_was_turned_are_left_out(tmp_path: Path, audited
         "annotations": [{"id": n, "image_id": n, "category_id": n, "bbox": [0, 0, 9, 9]} for n in range(2)],
     }
     path = written(tmp_path / "i.json", content)
-    result = audited({"source": "coco", "path": path}, no_split=True, model={
-        "kind": "python", "factory": "tests.sources.conftest:constant"})  # fmt: skip
-    assert any("2 boxes" in entry["what"] for entry in result.run["skipped"])
+    skipped: list[str] = []
+    tables = ingest(
+        audit=Audit.from_dict({"data": {"source": "coco", "path": path}, "model": {"kind": "open_clip", "name": "x"}}),
+        source=coco(path=path),
+        captioner=None,
+        detector=None,
+        skip=lambda what, why: skipped.append(what),
+        progress=lambda done, total: None,
+    )
+    assert tables["images"]["width"].to_pylist() == [32, 32] and not len(tables["annotations"])
+    assert skipped == ["2 boxes of the data"]
 
 
 @pytest.mark.parametrize(

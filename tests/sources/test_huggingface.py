@@ -88,7 +88,7 @@ def test_mistakes_are_one_plain_line(pictures: Path, tmp_path: Path) -> None:
     for options, words in (
         ({"name": name, "split": "trian"}, "Did you mean 'train'"),
         ({"name": name, "columns": {"label": "lable"}}, "Did you mean 'label'"),
-        ({"name": str(tmp_path / "none")}, "can't be loaded"),
+        ({"name": str(tmp_path / "none")}, "there is no folder"),
     ):
         with pytest.raises(UserError, match=words):
             list(huggingface(**options))

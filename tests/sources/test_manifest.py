@@ -173,7 +173,7 @@ def test_boxes_and_captions_of_the_data_are_used(pictures: Path, audited, tmp_pa
     lamp = [row for row in result.findings if row["cue"] == "lamp" and row["class"] == "a"]
     assert lamp and lamp[0]["log_odds_ratio"] > 0
     said = [f"{entry['what']}: {entry['why']}" for entry in result.run["skipped"]]
-    assert any("caption of 1 images" in line for line in said) and any("1 boxes" in line for line in said)
+    assert any("captions of 1 images" in line for line in said) and any("1 boxes" in line for line in said)
 
 
 def test_captions_that_are_not_there_are_one_plain_line(pictures: Path, audited, tmp_path: Path) -> None:
