@@ -72,7 +72,7 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "ingest": Stage(ingest.ingest, ("images", "quarantine")),
+    "ingest": Stage(ingest.ingest, ("images", "quarantine", "annotations")),
     "predict": Stage(predict.predict, ("predictions", "answers"), predict.computation),
     "caption": Stage(caption.caption, ("captions",), caption.computation),
     "propose": Stage(propose.propose, ("attributes",)),
@@ -184,7 +184,12 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
-    found = {item.label for item in context.source}
+    items = list(context.source)
+    found = {label for item in items for label in item.labels}
+    if not found:
+        raise UserError(
+            f"data: no image has a label. {items[0].path}: {items[0].fault}" if items else "data: no images."
+        )
     for name in audit.classes:
         if name not in found:
             raise UserError(f"data: the class '{name}' has no images. {nearest(name, found)}")
@@ -212,6 +217,7 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
                 "seed": audit.seed,
                 "split": not audit.no_split,
                 "observational": isinstance(checked.model, RecordedAnswers),
+                "data": {"root": str(context.source.root)},
                 "fingerprints": fingerprints,
                 "versions": _versions(),
                 "forwards": {
@@ -240,7 +246,7 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     if stage == "ingest":
         images = folder.read("images")
         run["data"] = {
-            "root": str(run["audit"]["data"].get("path", "")),
+            **run["data"],
             "images": len(images),
             "quarantined": len(folder.read("quarantine")),
             "per_class": dict(Counter(images["label"].to_pylist())),

@@ -128,7 +128,9 @@ def export(
 
 @app.command
 def init(
-    images: Annotated[Path, Parameter(help="a folder with one folder of images a class")],
+    images: Annotated[
+        Path, Parameter(help="a folder with one folder of images a class; a manifest, COCO file, shards")
+    ],
     *,
     out: Annotated[Path, Parameter(help="the configuration to write")] = Path("audit.yaml"),
     force: Annotated[bool, Parameter(help="replace the file if it is there", negative="")] = False,

@@ -190,7 +190,7 @@ class Audit(Section):
         return self.prompts.get(label, label.replace("_", " ").replace("-", " ").strip())
 
 
-PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model"})
+PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model", "captions_path"})
 
 
 def _absolute(value: Any, base: Path, key: str = "") -> Any:
@@ -203,7 +203,7 @@ def _absolute(value: Any, base: Path, key: str = "") -> Any:
         return value
     scheme, rest = ("local-dir:", value[10:]) if value.startswith("local-dir:") else ("", value)
     candidate = base / Path(rest).expanduser()
-    if scheme or key in ("path", "cache", "root") or candidate.exists():
+    if scheme or key in ("path", "cache", "root", "captions_path") or candidate.exists():
         return f"{scheme}{candidate.resolve()}"
     return value
 

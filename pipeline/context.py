@@ -74,9 +74,9 @@ class Context:
             return tuple(self.audit.classes)
         return tuple(sorted(set(self.folder.read("images")["label"].to_pylist())))
 
-    @property
+    @functools.cached_property
     def source(self) -> Any:
-        """The data source."""
+        """The data source, made once: it may have read a list of its images."""
         chosen = self.audit.data
         return registry.factory("source", chosen.kind)(**registry.check_options("source", chosen.kind, chosen.options))
 

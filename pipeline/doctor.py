@@ -73,7 +73,7 @@ def _check(console: Console, config: Path) -> list[str]:
     try:
         audit = Audit.from_yaml(config)
         context = Context(audit, AuditFolder(Path("audits") / "doctor"))
-        labels = sorted({item.label for item in context.source})
+        labels = sorted({label for item in context.source for label in item.labels})
     except UserError as error:
         return [str(error)]
     console.print(f"{config}: {len(labels)} classes in the data.", highlight=False)

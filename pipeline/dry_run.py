@@ -33,7 +33,7 @@ def plan_audit(audit: Audit, out: Path) -> list[Planned]:
     Raises:
         UserError: the data or a model isn't there.
     """
-    found = Counter(item.label for item in Context(audit, AuditFolder(out)).source)
+    found = Counter(label for item in Context(audit, AuditFolder(out)).source for label in item.labels)
     labels = audit.classes or sorted(found)
     images = sum(found[label] for label in labels)
     if not images:

@@ -62,7 +62,7 @@ PROPERTIES = ("brightness", "contrast", "saturation", "tint_red", "tint_blue", "
 SCHEMAS: dict[str, pa.Schema] = {
     # ingest
     "images": _schema(
-        image_id=TEXT,  # blake2b of the bytes
+        image_id=TEXT,  # blake2b of the bytes, and of the annotations where there are any
         path=TEXT,  # relative to the data source's root
         label=TEXT,
         split=TEXT,  # selection | estimation
@@ -72,6 +72,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         **dict.fromkeys(PROPERTIES, REAL),
     ),
     "quarantine": _schema(path=TEXT, reason=TEXT),
+    # what the data set itself says of an image; a row where it says anything
+    "annotations": _schema(
+        image_id=TEXT,
+        caption=TEXT,  # or empty
+        phrases=pa.list_(TEXT),  # what each box holds
+        boxes=pa.list_(BOX),
+        other_labels=pa.list_(TEXT),  # classes of the audit that the image has too: a row of `images` each
+    ),
     # predict: one row an image; vectors run over the classes of run.json in order
     # (of a softmax; of a multimodal LLM log-odds and probabilities of Yes, each class for itself)
     "predictions": _schema(image_id=TEXT, predicted=TEXT, logits=VECTOR, scores=VECTOR),

@@ -21,6 +21,10 @@ from pipeline.errors import UserError, nearest
 BUILT_IN: dict[str, dict[str, str]] = {
     "source": {
         "folder": "pipeline.sources.folder:folder",
+        "manifest": "pipeline.sources.manifest:manifest",
+        "coco": "pipeline.sources.coco:coco",
+        "huggingface": "pipeline.sources.huggingface:huggingface",
+        "webdataset": "pipeline.sources.webdataset:webdataset",
     },
     "model": {
         "open_clip": "pipeline.models.open_clip_model:open_clip_classifier",
@@ -37,6 +41,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "caption": {
         "transformers": "pipeline.models.transformers_captioner:transformers_captioner",
+        "data": "pipeline.models.data_captioner:data_captioner",
     },
     "propose": {
         "captions": "pipeline.models.caption_mining:caption_mining",
@@ -47,6 +52,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "detect": {
         "yolo_world": "pipeline.models.yolo_world:yolo_world",
+        "data": "pipeline.models.data_detector:data_detector",
     },
     "embed": {
         "open_clip": "pipeline.models.open_clip_encoder:open_clip_encoder",

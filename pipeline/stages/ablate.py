@@ -61,6 +61,7 @@ def ablate(
     presence: pa.Table,
     measures: pa.Table,
     embeddings: pa.Table,
+    annotations: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
@@ -79,7 +80,7 @@ def ablate(
         skip("ablation", RECORDED)
         return {"edits": table("edits", []), "experiments": table("experiments", []), "untested": _all(measures)}
     experiments, untested = plan(
-        images, detections, regions, assignments, cues, presence, measures, audit=audit, classes=classes
+        images, detections, regions, assignments, cues, presence, measures, annotations, audit=audit, classes=classes
     )
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
     bench = Bench(Pictures(images, load), model, classes, shelf, count, progress)

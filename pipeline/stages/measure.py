@@ -25,6 +25,7 @@ from pipeline.geometry import area, intersection
 from pipeline.images import RGB
 from pipeline.metrics import association, ravl, spurlens
 from pipeline.metrics.intervals import Interval
+from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Classifier, Detector, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.records import matrix, table
 
@@ -44,6 +45,7 @@ def measure(
     images: pa.Table,
     predictions: pa.Table,
     answers: pa.Table,
+    annotations: pa.Table,
     attributes: pa.Table,
     detections: pa.Table,
     regions: pa.Table,
@@ -74,6 +76,7 @@ def measure(
     labels = np.array([place[label] for label in images["label"].to_pylist()])
     # a model that wasn't asked about an image predicts nothing
     predicted = np.array([place.get(label, -1) for label in predictions["predicted"].to_pylist()])
+    also = of_other_classes(images, annotations, place)
     yes = None
     if isinstance(model, YesNoModel):
         yes = by_prompt(answers, images["image_id"].to_pylist(), classes, list(model.prompts))
@@ -87,10 +90,11 @@ def measure(
     chosen: dict[tuple[int, int], int] = {}
     for done, (split, half) in enumerate(halves.items()):
         weights = association.group_weights(groups[half])
+        shown, y, too = cues.present[half], labels[half], None if also is None else also[half]
         if yes is None:
-            gaps = association.observed_gaps(cues.present[half], labels[half], predicted[half], len(classes), weights)
+            gaps = association.observed_gaps(shown, y, predicted[half], len(classes), weights, also=too)
         else:
-            gaps = association.answered_gaps(cues.present[half], labels[half], said[half], weights)
+            gaps = association.answered_gaps(shown, y, said[half], weights, also=too)
         odds = association.association(gaps.counts)
         v = association.cramers_v(gaps.counts.table)
         overlap = object_overlap(images, half, cues, boxes, audit, labels, classes)
@@ -143,6 +147,21 @@ def measure(
         "measures": table("measures", rows),
         "variants": table("variants", variants),
     }
+
+
+def of_other_classes(images: pa.Table, annotations: pa.Table, place: dict[str, int]) -> NDArray[np.bool_] | None:
+    """(n, classes): of which classes beside its label the data say that an image is too; None where they say of none.
+
+    Args:
+        place: class to its number.
+    """
+    others = other_labels(annotations)
+    if not others:
+        return None
+    also = np.zeros((len(images), len(place)), dtype=bool)
+    for at, image_id in enumerate(images["image_id"].to_pylist()):
+        also[at, [place[label] for label in others.get(image_id, ())]] = True
+    return also
 
 
 def _turn(chosen: dict[tuple[int, int], int], c: int, last: int, number: int) -> tuple[int, int]:

@@ -37,6 +37,30 @@ def test_every_pair_equals_its_definition(seed):
                 np.testing.assert_allclose(interval.estimate[c, q], expected)
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=25)
+def test_an_image_of_two_classes_is_no_other_image_of_either(seed):
+    presence, labels, predictions, n_classes = world(seed, n=60)
+    rng = np.random.default_rng(seed)
+    also = rng.random((60, n_classes)) < 0.2
+    also[np.arange(60), labels] = False
+    weights = rng.integers(1, 4, 60)
+    gaps = observed_gaps(presence, labels, predictions, n_classes, weights, also=also)
+    said = answered_gaps(presence, labels, np.eye(n_classes)[predictions], weights, also=also)
+    np.testing.assert_allclose(said.hallucination.estimate, gaps.hallucination.estimate)
+    np.testing.assert_allclose(said.counts.table, gaps.counts.table)
+    for c in range(n_classes):
+        own, other = labels == c, (labels != c) & ~also[:, c]
+        for q in range(presence.shape[1]):
+            cue = presence[:, q]
+            table = [[weights[rows & side].sum() for side in (cue, ~cue)] for rows in (own, other)]
+            np.testing.assert_allclose(gaps.counts.table[c, q], table)
+            sides = [other & cue, other & ~cue]
+            if all(weights[side].sum() for side in sides):
+                shares = [np.average(predictions[side] == c, weights=weights[side]) for side in sides]
+                np.testing.assert_allclose(gaps.hallucination.estimate[c, q], shares[0] - shares[1], atol=1e-12)
+
+
 @given(st.integers(0, 10_000), st.permutations(range(4)))
 @settings(max_examples=25)
 def test_order_of_labels_changes_nothing(seed, order):
