@@ -34,7 +34,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "list": "pipeline.models.list_proposer:list_proposer",
     },
     "detect": {
+        "clip_regions": "pipeline.models.clip_regions:clip_regions",
+        "grounding_dino": "pipeline.models.grounding_dino:grounding_dino",
+        "owlv2": "pipeline.models.owlv2:owlv2",
         "yolo_world": "pipeline.models.yolo_world:yolo_world",
+        "yoloe": "pipeline.models.yoloe:yoloe",
     },
     "embed": {
         "open_clip": "pipeline.models.open_clip_encoder:open_clip_encoder",
