@@ -77,7 +77,8 @@ class Context:
         chosen = getattr(self.audit, section)
         if chosen is None:
             return None
-        return _back_end(section, chosen.kind, json.dumps(chosen.options, sort_keys=True), *supplied)
+        more = [getattr(self, name) for name in registry.further(section, chosen.kind, len(supplied))]
+        return _back_end(section, chosen.kind, json.dumps(chosen.options, sort_keys=True), *supplied, *more)
 
     @property
     def model(self) -> Any:

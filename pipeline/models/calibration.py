@@ -11,6 +11,7 @@ images its own classes are, and the detector was asked for them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def check(points: Points) -> Table:
         UserError: a raw score twice, or a calibrated score that doesn't grow with it.
     """
     table = sorted({(0.0, 0.0), (1.0, 1.0), *((float(raw), float(score)) for raw, score in points)})
-    if any(b[0] <= a[0] or b[1] <= a[1] for a, b in zip(table, table[1:], strict=False)):
+    if any(b[0] <= a[0] or b[1] <= a[1] for a, b in itertools.pairwise(table)):
         raise UserError(
             f"detect: the option 'calibration' {[list(point) for point in points]} must hold [raw, calibrated] points "
             "between 0 and 1, in which the second number grows with the first."
@@ -72,7 +73,9 @@ def fit(scores: NDArray[np.floating], present: NDArray[np.bool_]) -> Table:
     """
     groups = int(present.sum()), int((~present).sum())
     if min(groups) < FEWEST:
-        raise UserError(f"calibrate: {groups[0]} images with and {groups[1]} without: at least {FEWEST} each are needed.")
+        raise UserError(
+            f"calibrate: {groups[0]} images with and {groups[1]} without: at least {FEWEST} each are needed."
+        )
     x = _log_odds(scores)
     weights = np.where(present, 0.5 / groups[0], 0.5 / groups[1])
     slope, shift = _logistic(x, present.astype(np.float64), weights)

@@ -2,7 +2,8 @@
 
 A line names a factory as "module:function"; nothing is imported until the back end is used. The factory's
 keyword-only parameters are the options that its section of a configuration may hold; parameters without a
-default are required. What the chain itself supplies (classes, device) comes by position.
+default are required. What the chain itself supplies (classes, device) comes by position; after that a factory may name
+what else it needs of the audit: `cache` (the folder of the feature cache), `model`, `encoder`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "python": "pipeline.models.python_model:python_classifier",
     },
     "caption": {
+        "openai": "pipeline.models.openai_captioner:openai_captioner",
         "transformers": "pipeline.models.transformers_captioner:transformers_captioner",
     },
     "propose": {
@@ -41,6 +43,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "yoloe": "pipeline.models.yoloe:yoloe",
     },
     "embed": {
+        "model": "pipeline.models.model_encoder:model_encoder",
         "open_clip": "pipeline.models.open_clip_encoder:open_clip_encoder",
         "python": "pipeline.models.python_model:python_encoder",
     },
@@ -55,6 +58,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "csv": "pipeline.export.csv_file:export_csv",
     },
 }
+
+FURTHER = ("cache", "model", "encoder")
 
 
 def names(seam: str) -> dict[str, str]:
@@ -78,6 +83,12 @@ def factory(seam: str, kind: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         what = f"{seam}: the back end '{kind}' needs the package '{error.name}'"
         raise UserError(f"{what}: pip install {error.name}") from error
+
+
+def further(seam: str, kind: str, supplied: int) -> list[str]:
+    """What of FURTHER a factory asks for, after the `supplied` arguments that every one of its seam is given."""
+    parameters = list(inspect.signature(factory(seam, kind)).parameters.values())
+    return [p.name for p in parameters[supplied:] if p.name in FURTHER and p.kind is p.POSITIONAL_OR_KEYWORD]
 
 
 def check_options(seam: str, kind: str, options: dict[str, Any]) -> dict[str, Any]:

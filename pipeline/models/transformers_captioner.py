@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, nearest
 from pipeline.images import RGB
 from pipeline.models import devices, fingerprints
 from pipeline.models.devices import Batch
 from pipeline.models.protocols import Floats
+from pipeline.models.transformers_loading import Precision, check_name, content, from_pretrained, load_model
 
 PROMPT = "Describe the image."
+FLORENCE_TASK = "<DETAILED_CAPTION>"
 YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 NO = ("no", "No", "NO", " no", " No", " NO")
-# read from a model's folder: weights, configuration, tokenizer, chat template
-MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
 WORDLESS = frozenset({"blip", "git", "vision-encoder-decoder"})  # caption without a prompt, and continue one
 
 
@@ -32,13 +29,15 @@ def transformers_captioner(
     name: str,
     prompt: str = PROMPT,
     max_new_tokens: Annotated[int, Field(ge=1)] = 60,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    longest_side: Annotated[int, Field(ge=0)] = 0,
+    precision: Precision = "fp32",
     batch: Batch = 16,
 ) -> TransformersCaptioner:
     """Captions by greedy decoding.
 
-    A model with a chat template is asked `prompt` about the image; another gets `prompt` as it is, such as
-    "<CAPTION>" for Florence-2. BLIP and its like caption without a prompt; one that isn't the default they
+    A model with a chat template (LLaVA, SmolVLM, Idefics3, Qwen-VL and others) is asked `prompt` about the image;
+    another gets `prompt` as it is. Florence-2 (the one that transformers knows, of the model type florence2) takes a task
+    for a prompt, by default <DETAILED_CAPTION>. BLIP and its like caption without a prompt; one that isn't the default they
     continue.
 
     Args:
@@ -46,34 +45,39 @@ def transformers_captioner(
         name: a folder that holds the model, or its name on the hub (ORG/REPO).
         prompt: what the model is asked.
         max_new_tokens: longest caption, in tokens.
+        longest_side: larger images are brought to this many pixels first; 0: as they are. A model that sees images in
+            their own size (Qwen-VL) or in tiles (SmolVLM, Idefics3) takes time and memory by their pixels.
         precision: fp32, bf16 or fp16 (the latter two for a GPU).
         batch: images in one forward.
 
     Raises:
         UserError: transformers isn't installed, or the folder isn't there or holds no model.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise UserError("caption: the back end 'transformers' needs the package: pip install transformers torch")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(f"caption: {name} holds no config.json, so it is no transformers model.")
-    elif folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise UserError(f"caption: there is no model folder {name}. Give one, or a name on the hub (ORG/REPO).")
-    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, batch)
+    check_name("caption", "transformers", name)
+    return TransformersCaptioner(name, prompt, max_new_tokens, longest_side, precision, device, batch)
 
 
 class TransformersCaptioner:
     """See :func:`transformers_captioner`."""
 
-    def __init__(self, name: str, prompt: str, max_new_tokens: int, precision: str, device: str, batch: int) -> None:
-        self._name, self._prompt, self._longest = name, prompt, max_new_tokens
+    def __init__(
+        self,
+        name: str,
+        prompt: str,
+        max_new_tokens: int,
+        longest_side: int,
+        precision: Precision,
+        device: str,
+        batch: int,
+    ) -> None:
+        self._name, self._prompt, self._longest, self._side = name, prompt, max_new_tokens, longest_side
         self._precision, self._device, self._batch = precision, device, batch
         options = {
-            "weights": fingerprints.of_path(name, MODEL_FILES) if Path(name).is_dir() else name,
+            "weights": content(name),
             "prompt": prompt,
             "max_new_tokens": max_new_tokens,
             "precision": precision,
+            **({"longest_side": longest_side} if longest_side else {}),
         }
         self.fingerprint = fingerprints.of_options("transformers_captioner/1", options)
 
@@ -84,14 +88,19 @@ class TransformersCaptioner:
         found: list[str] = []
         for start in range(0, len(images), self._batch):
             some = images[start : start + self._batch]
-            inputs = self._inputs(some, [self._prompt] * len(some))
+            inputs = self._inputs(some, [self._asked] * len(some))
             with torch.inference_mode():
                 tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._longest)
             # a decoder repeats what it was given before it goes on; an encoder-decoder doesn't
             given = inputs.get("input_ids")
             if given is not None and torch.equal(tokens[:, : given.shape[1]], given):
                 tokens = tokens[:, given.shape[1] :]
-            found += self._processor.batch_decode(tokens, skip_special_tokens=True)
+            texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+            if self._tasks:
+                texts = [
+                    self._processor.post_process_generation(text=text, task=self._asked)[self._asked] for text in texts
+                ]
+            found += texts
         return [" ".join(text.split()) for text in found]
 
     def yes_probability(self, images: Sequence[RGB], questions: Sequence[str]) -> Floats:
@@ -131,27 +140,36 @@ class TransformersCaptioner:
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        processor = self._from_pretrained(AutoProcessor)
+        processor = from_pretrained("caption", self._name, AutoProcessor)
         tokenizer = processor.tokenizer
-        tokenizer.padding_side = "left"  # a batch goes on from each prompt's own end
+        if not self._model.config.is_encoder_decoder:
+            tokenizer.padding_side = "left"  # a batch goes on from each prompt's own end
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return processor
 
     @cached_property
     def _model(self) -> Any:
-        import torch
         from transformers import AutoModelForImageTextToText
 
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
-        model, info = self._from_pretrained(AutoModelForImageTextToText, dtype=dtype, output_loading_info=True)
-        if info["missing_keys"]:  # transformers would go on with random numbers in their place
-            first = sorted(info["missing_keys"])[0]
-            raise UserError(
-                f"caption: the weights in {self._name} lack {len(info['missing_keys'])} of the model's "
-                f"tensors ({first}, ...). Get or save the model again."
-            )
-        return model.eval().to(self._on)
+        return load_model("caption", self._name, AutoModelForImageTextToText, self._precision, self._on)
+
+    @property
+    def _tasks(self) -> dict[str, str]:
+        """Florence-2's tasks and what each answers with; none for another model."""
+        return getattr(self._processor, "tasks_answer_post_processing_type", {})
+
+    @cached_property
+    def _asked(self) -> str:
+        """The prompt that the model understands."""
+        if not self._tasks:
+            return self._prompt
+        prompt = FLORENCE_TASK if self._prompt == PROMPT else self._prompt
+        # tasks with an input (such as a region) are no captions, and the others must stand alone
+        known = [task for task in self._processor.task_prompts_without_inputs if self._tasks.get(task) == "pure_text"]
+        if prompt not in known:
+            raise UserError(f"caption: '{prompt}' is no task by which {self._name} captions. {nearest(prompt, known)}")
+        return prompt
 
     @cached_property
     def _answers(self) -> tuple[list[int], list[int]]:
@@ -170,6 +188,8 @@ class TransformersCaptioner:
         from PIL import Image
 
         pictures = [Image.fromarray(image) for image in images]
+        for picture in pictures if self._side else ():
+            picture.thumbnail((self._side, self._side))  # never larger than it is
         processor = self._processor
         if getattr(processor, "chat_template", None):
             talks = [
@@ -194,22 +214,3 @@ class TransformersCaptioner:
         else:
             inputs = processor(images=pictures, text=list(prompts), padding=True, return_tensors="pt")
         return inputs.to(self._on, self._model.dtype)
-
-    def _from_pretrained(self, kind: Any, **options: Any) -> Any:
-        from transformers.utils import logging
-
-        bars = logging.is_progress_bar_enabled()
-        offline = Path(self._name).is_dir() or any(
-            os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
-            for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-        )
-        logging.disable_progress_bar()  # the audit shows its own
-        try:
-            return kind.from_pretrained(self._name, local_files_only=offline, **options)
-        except Exception as error:  # transformers, torch, safetensors and the hub raise many types
-            reason = " ".join(str(error).split())[:300]
-            hint = "" if Path(self._name).is_dir() else " Without a network, give a folder on this machine."
-            raise UserError(f"caption: the model {self._name} can't be loaded: {reason}{hint}") from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()

@@ -121,9 +121,7 @@ class YoloWorld:
         self._ask(model, remembered(self._vectors, phrases, lambda new: self._clip.prompts(new, self._templates)))
         found = [nothing() for _ in images]
         stride = int(model.stride.max())
-        for index, rows, normalise in ultralytics_loading.outputs(
-            images, size, stride, self._batch, self._on, model
-        ):
+        for index, rows, normalise in ultralytics_loading.outputs(images, size, stride, self._batch, self._on, model):
             boxes = box_convert(rows[:4].T, "cxcywh", "xyxy")
             found[index] = select(boxes, rows[4:].T, self._choice, normalise)
         return found
