@@ -44,8 +44,8 @@ def grounding_dino(
 
     The phrases that are asked together are one caption, "buoy. sea gull. pier.", and compete: the image's features are
     mixed with all of them, and they share the object queries. So a phrase's scores depend on its neighbours in the
-    list. Compare scores only within one list of phrases, and key caches by the whole list. A phrase's score at a box is the
-    mean of the sigmoids of its own tokens (as for GLIP, Li et al. 2022), so that "snow" alone isn't "snow field".
+    list: compare scores only within one list of phrases, and key caches by the whole list. A phrase's score at a box
+    is the mean of the sigmoids of its own tokens (as for GLIP, Li et al. 2022): "snow" alone isn't "snow field".
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps.

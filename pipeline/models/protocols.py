@@ -34,13 +34,22 @@ class Classifier(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What a back end that costs money has spent: `usd` is None where no price is known."""
+
+    calls: int = 0
+    tokens: int = 0
+    usd: float | None = None
+
+
 class Captioner(Protocol):
-    """Puts images into words."""
+    """Puts images into words. One that costs money also tells what it has `spent` so far."""
 
     fingerprint: str
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
-        """One caption an image, in order."""
+        """One caption an image, in order; an empty one where there is none to be had."""
         ...
 
 

@@ -36,9 +36,9 @@ def transformers_captioner(
     """Captions by greedy decoding.
 
     A model with a chat template (LLaVA, SmolVLM, Idefics3, Qwen-VL and others) is asked `prompt` about the image;
-    another gets `prompt` as it is. Florence-2 (the one that transformers knows, of the model type florence2) takes a task
-    for a prompt, by default <DETAILED_CAPTION>. BLIP and its like caption without a prompt; one that isn't the default they
-    continue.
+    another gets `prompt` as it is. Florence-2 (the one that transformers knows, of the model type florence2) takes a
+    task for a prompt, by default <DETAILED_CAPTION>. BLIP and its like caption without a prompt; one that isn't the
+    default they continue.
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps.
