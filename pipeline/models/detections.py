@@ -61,7 +61,7 @@ def select(boxes: Tensor, scores: Tensor, choice: Choice, normalise: Callable[[T
     if len(values) > CANDIDATES:
         values, best = values.topk(CANDIDATES)
         places, phrases = places[best], phrases[best]
-    candidates = boxes[places]
+    candidates = boxes[places].to(values)
     kept = batched_nms(candidates, values, phrases, choice.iou)
     # the best box of each phrase comes first, so that no phrase is crowded out of an image
     seen: set[int] = set()
