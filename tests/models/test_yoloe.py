@@ -76,11 +76,13 @@ def test_one_phrase_gives_what_the_own_predictor_gives(make, checkpoint, clip, p
         (result,) = own.predict(
             np.ascontiguousarray(image[..., ::-1]), conf=0.05, iou=0.6, imgsz=96, max_det=300, verbose=False
         )
-        assert len(found.scores) == len(result.boxes) > 3
-        np.testing.assert_allclose(found.scores, np.sort(result.boxes.conf.numpy())[::-1], atol=1e-4)
         scale = np.array([width, height, width, height])
-        distances = np.abs(found.boxes[:, None] * scale - result.boxes.xyxy.numpy()[None]).max(axis=2).min(axis=1)
-        assert distances.max() < 0.1
+        boxes, scores = result.boxes.xyxy.numpy(), result.boxes.conf.numpy()
+        distances = np.abs(boxes[:, None] - found.boxes[None] * scale).max(axis=2)
+        distances += 100 * np.abs(scores[:, None] - found.scores[None])
+        assert len(boxes) > 3 and distances.min(axis=1).max() < 0.1
+        # the own predictor of a segmenter also leaves out boxes whose mask is empty
+        assert len(found.scores) == len(boxes) or architecture.endswith("-seg")
 
 
 def test_a_phrases_scores_are_its_own(make, pictures):
