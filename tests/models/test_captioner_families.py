@@ -305,7 +305,8 @@ def test_a_caption_is_what_the_library_gives_for_one_image_whatever_the_batch(fo
     prompt = "<DETAILED_CAPTION>" if family == "florence2" else "Describe the image."
     expected = [" ".join(by_hand(name, image, prompt).split()) for image in images]
     found = make(name).captions(images)
-    assert found == expected and len(set(found)) > 1
+    assert found == expected and all(found)
+    assert len(set(found)) > 1 or family == "florence2"  # whose untrained decoder repeats one word whatever it sees
     assert make(name, batch=3).captions(images) == found
     assert make(name).captions([]) == []
 
@@ -324,12 +325,16 @@ def test_a_chat_model_can_be_asked_yes_or_no(folder, pictures, family):
 
 
 def test_florence_takes_its_own_tasks_alone(folder, pictures):
-    name, images = folder("florence2"), pictures(4, 64, 64)
-    plain = make(name).captions(images)
-    assert make(name, prompt="<DETAILED_CAPTION>").captions(images) == plain
-    short = [" ".join(by_hand(name, image, "<CAPTION>").split()) for image in images]
-    assert make(name, prompt="<CAPTION>").captions(images) == short != plain
-    assert not any(mark in caption for caption in plain for mark in ("<s>", "</s>", "<pad>"))
+    name, images = folder("florence2"), pictures(2, 64, 64)
+    for given, words in (
+        ({}, "Describe in detail what is shown in the image."),
+        ({"prompt": "<DETAILED_CAPTION>"}, "Describe in detail what is shown in the image."),
+        ({"prompt": "<MORE_DETAILED_CAPTION>"}, "Describe with a <unk> what is shown in the image."),
+    ):
+        captioner = make(name, **given)
+        ids = captioner._inputs(images, [captioner._asked] * 2)["input_ids"][0]
+        assert captioner._processor.tokenizer.decode(ids).split("<s>")[1].replace("</s>", "").strip() == words
+        assert not any(mark in text for text in captioner.captions(images) for mark in ("<s>", "</s>", "<pad>"))
     for wrong in ("<DETAILED CAPTION>", "<OD>", "<CAPTION> of the dog"):
         with pytest.raises(UserError, match=r"is no task.*CAPTION>"):
             make(name, prompt=wrong).captions(images)
