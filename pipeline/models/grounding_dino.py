@@ -117,17 +117,18 @@ class GroundingDino:
         (phrases, tokens) the share of each token in its phrase's mean. A phrase without a word is never found."""
         cleaned = [(index, _clean(phrase)) for index, phrase in enumerate(phrases)]
         waiting = [(index, words) for index, words in cleaned if words]
-        longest = self._model.config.max_text_len
+        longest = self._limit["max_length"]
         while waiting:
             size = self._together
             while True:
                 some = waiting[:size]
                 caption = " ".join(f"{words}." for _, words in some)
-                encoded = self._processor.tokenizer(caption, return_offsets_mapping=True)
-                if len(encoded["input_ids"]) <= longest or len(some) == 1:
+                if len(some) == 1 or len(self._processor.tokenizer(caption)["input_ids"]) <= longest:
                     break
                 size = len(some) // 2
-            shares = _shares([words for _, words in some], encoded["offset_mapping"])[:, :longest]
+            # a single phrase that is too long is cut, here as when the model is asked
+            encoded = self._processor.tokenizer(caption, return_offsets_mapping=True, **self._limit)
+            shares = _shares([words for _, words in some], encoded["offset_mapping"])
             yield caption, [index for index, _ in some], shares
             waiting = waiting[len(some) :]
 
@@ -137,11 +138,19 @@ class GroundingDino:
         from torchvision.ops import box_convert
 
         inputs = self._processor(
-            images=[Image.fromarray(image) for image in images], text=[caption] * len(images), return_tensors="pt"
+            images=[Image.fromarray(image) for image in images],
+            text=[caption] * len(images),
+            return_tensors="pt",
+            **self._limit,
         ).to(self._on, self._model.dtype)
         output = self._model(**inputs)
         tokens = output.logits.float().sigmoid()[..., : shares.shape[1]].cpu()
         return box_convert(output.pred_boxes.float().cpu(), "cxcywh", "xyxy"), tokens @ shares.T
+
+    @property
+    def _limit(self) -> dict[str, Any]:
+        """How the tokenizer keeps a caption to what the text tower reads."""
+        return {"truncation": True, "max_length": self._model.config.max_text_len}
 
     @cached_property
     def _on(self) -> str:

@@ -236,5 +236,5 @@ def _read(file: Path) -> Embedded | None:
             return Embedded(*(stored[name].astype(np.float32) for name in Embedded.__dataclass_fields__))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # damaged: it is made again
