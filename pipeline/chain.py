@@ -159,10 +159,14 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
             if "image_id" in table.column_names:
                 table = table.filter(pa.compute.is_in(table["image_id"], value_set=todo["image_id"].combine_chunks()))
             tables[other] = table
+    before, skipped = Counter(context.counts), len(context.skipped)
     results = stage.run(**_supply(stage.run, context, tables))
     for shelf in shelves:
         shelf.add(todo["image_id"].to_pylist(), results[shelf.table_name])
-    return Tally(Counter({name: len(todo)} if any(len(table) for table in results.values()) else {}))
+    counts = context.counts - before
+    if any(len(table) for table in results.values()):
+        counts[name] += len(todo)
+    return Tally(counts, context.skipped[skipped:])
 
 
 def gather(name: str, context: Context) -> None:

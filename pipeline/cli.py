@@ -127,6 +127,16 @@ def export(
 
 
 @app.command
+def calibrate(audit: Annotated[Path, Parameter(help="an audit's folder, with detections")]) -> None:
+    """Fit the scale of an audit's detector by its classes, and print the option for its section 'detect'."""
+    from pipeline.evidence.scales import fitted
+    from pipeline.store import AuditFolder
+
+    points = ", ".join(f"[{raw:g}, {score:g}]" for raw, score in fitted(AuditFolder.open(audit))[1:-1])
+    print(f"calibration: [{points}]")
+
+
+@app.command
 def init(
     images: Annotated[
         Path, Parameter(help="a folder with one folder of images a class; a manifest, COCO file, shards")

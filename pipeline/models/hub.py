@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.models import fingerprints
 
 # read from a transformers model's folder: weights, configuration, tokenizer, chat template
 MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
@@ -42,11 +44,13 @@ def refuse_pickle(where: str, path: Path, trust_pickle: bool) -> None:
 
 
 def check_transformers(where: str, name: str, trust_pickle: bool) -> None:
-    """A transformers model's name: a folder with a configuration and weights, or ORG/REPO.
+    """A transformers model's name: a folder with a configuration and weights, or ORG/REPO. Nothing is imported.
 
     Raises:
-        UserError: it is neither, or the folder's weights are a pickle that isn't trusted.
+        UserError: it is neither, the folder's weights are a pickle that isn't trusted, or transformers isn't installed.
     """
+    if importlib.util.find_spec("transformers") is None:
+        raise UserError(f"{where}: models of transformers need the package: pip install transformers torch")
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -58,6 +62,11 @@ def check_transformers(where: str, name: str, trust_pickle: bool) -> None:
             refuse_pickle(where, weights[0], trust_pickle)
     elif folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise UserError(f"{where}: there is no model folder {name}. Give one, or a name on the hub (ORG/REPO).")
+
+
+def content(name: str) -> str:
+    """What identifies a transformers model: the content of its folder, or its name on the hub."""
+    return fingerprints.of_path(name, MODEL_FILES) if Path(name).is_dir() else name
 
 
 def load_transformers(where: str, kind: Any, name: str, **options: Any) -> Any:

@@ -11,6 +11,7 @@ from pipeline.images import RGB
 from pipeline.models import fingerprints
 from pipeline.models.batching import Batch, Batches
 from pipeline.models.devices import Precision
+from pipeline.models.open_clip_encoder import OpenClipEncoder
 from pipeline.models.open_clip_loading import ClipSource, LoadedClip, check_templates
 from pipeline.models.protocols import Floats
 
@@ -93,3 +94,7 @@ class OpenClipClassifier:
         """(n, classes): exp(logit_scale) times the cosine of image and class, plus a bias if any."""
         embeddings, scale, bias = self._heads
         return scale * (self._clip.images(images, self._batches) @ embeddings.T) + bias
+
+    def region_encoder(self, regions: str, context: float, batches: Batches) -> OpenClipEncoder:
+        """The model's own two towers as an encoder of regions and words."""
+        return OpenClipEncoder(self._source, regions, context, self._device, batches)

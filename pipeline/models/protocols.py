@@ -21,7 +21,11 @@ Floats = NDArray[np.float32]
 
 
 class Classifier(Protocol):
-    """A model under test: scores each image for each class of the audit."""
+    """A model under test: scores each image for each class of the audit.
+
+    One whose inside can be looked at may also offer `region_encoder(regions, context, batches) -> RegionEncoder`: its
+    own backbone, for `embed: {kind: model}` (pipeline/models/model_encoder.py says what the arguments are).
+    """
 
     fingerprint: str
 
@@ -93,7 +97,7 @@ class Captioner(Protocol):
     fingerprint: str
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
-        """One caption an image, in order."""
+        """One caption an image, in order; an empty one where there is none to be had."""
         ...
 
 

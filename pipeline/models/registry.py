@@ -3,7 +3,8 @@
 A line names a factory as "module:function"; nothing is imported until the back end is used. The factory's
 keyword-only parameters are the options that its section of a configuration may hold; parameters without a
 default are required. What the chain itself supplies (classes, device, seed) comes by position; after that a factory may
-name what else it needs of the audit: `cache` (the folder of the feature cache), `ledger` (the log of paid calls).
+name what else it needs of the audit: `cache` (the folder of the feature cache), `ledger` (the log of paid calls),
+`model`, `encoder`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "answers_file": "pipeline.models.answers_file:answers_file",
     },
     "caption": {
+        "openai": "pipeline.models.openai_captioner:openai_captioner",
         "transformers": "pipeline.models.transformers_captioner:transformers_captioner",
         "data": "pipeline.models.data_captioner:data_captioner",
     },
@@ -51,10 +53,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "union": "pipeline.models.union_proposer:union_proposer",
     },
     "detect": {
+        "clip_regions": "pipeline.models.clip_regions:clip_regions",
+        "grounding_dino": "pipeline.models.grounding_dino:grounding_dino",
+        "owlv2": "pipeline.models.owlv2:owlv2",
         "yolo_world": "pipeline.models.yolo_world:yolo_world",
         "data": "pipeline.models.data_detector:data_detector",
+        "yoloe": "pipeline.models.yoloe:yoloe",
     },
     "embed": {
+        "model": "pipeline.models.model_encoder:model_encoder",
         "open_clip": "pipeline.models.open_clip_encoder:open_clip_encoder",
         "python": "pipeline.models.python_model:python_encoder",
     },
@@ -70,7 +77,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
 }
 
-FURTHER = ("cache", "ledger")
+FURTHER = ("cache", "ledger", "model", "encoder")
 
 
 def names(seam: str) -> dict[str, str]:

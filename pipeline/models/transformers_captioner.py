@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, nearest
 from pipeline.images import RGB
 from pipeline.models import devices, fingerprints, hub
 from pipeline.models.batching import Batch, Batches
@@ -19,6 +17,7 @@ from pipeline.models.devices import Precision
 from pipeline.models.protocols import Floats
 
 PROMPT = "Describe the image."
+FLORENCE_TASK = "<DETAILED_CAPTION>"
 YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 NO = ("no", "No", "NO", " no", " No", " NO")
 START = 16  # images in the first forward
@@ -27,25 +26,31 @@ WORDLESS = frozenset({"blip", "git", "vision-encoder-decoder"})  # caption witho
 
 def transformers_captioner(
     device: str,
+    where: str = "caption",
     *,
     name: str,
     prompt: str = PROMPT,
     max_new_tokens: Annotated[int, Field(ge=1)] = 60,
+    longest_side: Annotated[int, Field(ge=0)] = 0,
     precision: Precision = "auto",
     batch: Batch = "auto",
     trust_pickle: bool = False,
 ) -> TransformersCaptioner:
     """Captions by greedy decoding.
 
-    A model with a chat template is asked `prompt` about the image; another gets `prompt` as it is, such as
-    "<CAPTION>" for Florence-2. BLIP and its like caption without a prompt; one that isn't the default they
-    continue.
+    A model with a chat template (LLaVA, SmolVLM, Idefics3, Qwen-VL and others) is asked `prompt` about the image;
+    another gets `prompt` as it is. Florence-2 (the one that transformers knows, of the model type florence2) takes a
+    task for a prompt, by default <DETAILED_CAPTION>. BLIP and its like caption without a prompt; one that isn't the
+    default they continue.
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps.
+        where: the section whose mistakes it tells.
         name: a folder that holds the model, or its name on the hub (ORG/REPO).
         prompt: what the model is asked.
         max_new_tokens: longest caption, in tokens.
+        longest_side: larger images are brought to this many pixels first; 0: as they are. A model that sees images in
+            their own size (Qwen-VL) or in tiles (SmolVLM, Idefics3) takes time and memory by their pixels.
         precision: auto (bf16 or fp16 on cuda, else fp32), fp32, bf16, fp16.
         batch: most images in one forward, or auto: as many as fit.
         trust_pickle: weights that aren't safetensors are a pickle and can run code when they are opened.
@@ -54,11 +59,11 @@ def transformers_captioner(
         UserError: transformers isn't installed, or the folder isn't there, holds no model or a pickle that isn't
             trusted.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise UserError("caption: the back end 'transformers' needs the package: pip install transformers torch")
-    hub.check_transformers("caption", name, trust_pickle)
+    hub.check_transformers(where, name, trust_pickle)
     batches = Batches(batch, START)
-    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, batches, trust_pickle)
+    return TransformersCaptioner(
+        where, name, prompt, max_new_tokens, longest_side, precision, device, batches, trust_pickle
+    )
 
 
 class TransformersCaptioner:
@@ -66,32 +71,36 @@ class TransformersCaptioner:
 
     def __init__(
         self,
+        where: str,
         name: str,
         prompt: str,
         max_new_tokens: int,
+        longest_side: int,
         precision: Precision,
         device: str,
         batches: Batches,
         trust_pickle: bool,
     ) -> None:
-        self._name, self._prompt, self._longest = name, prompt, max_new_tokens
+        self._where, self._name, self._prompt = where, name, prompt
+        self._longest, self._side = max_new_tokens, longest_side
         self._wanted, self._device, self._batches = precision, device, batches
         self._trust = trust_pickle
 
     @cached_property
     def fingerprint(self) -> str:
-        """By the weights, the prompt, the longest caption and the precision."""
+        """By the weights, the prompt, the longest caption, how images are made smaller, and the precision."""
         options = {
-            "weights": fingerprints.of_path(self._name, hub.MODEL_FILES) if Path(self._name).is_dir() else self._name,
+            "weights": hub.content(self._name),
             "prompt": self._prompt,
             "max_new_tokens": self._longest,
             "precision": self._precision,
+            **({"longest_side": self._side} if self._side else {}),
         }
         return fingerprints.of_options("transformers_captioner/1", options)
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
         """One caption an image, in order, with white space tidied."""
-        return self.replies(images, [self._prompt] * len(images), self._longest)
+        return self.replies(images, [self._asked] * len(images), self._longest)
 
     def replies(self, images: Sequence[RGB | None], questions: Sequence[str], longest: int) -> list[str]:
         """What the model says to each image's own question in at most so many tokens, with white space tidied.
@@ -108,7 +117,8 @@ class TransformersCaptioner:
             given = inputs.get("input_ids")
             if given is not None and torch.equal(tokens[:, : given.shape[1]], given):
                 tokens = tokens[:, given.shape[1] :]
-            return self._processor.batch_decode(tokens, skip_special_tokens=True)
+            texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+            return [self._tidied(text, question) for text, question in zip(texts, questions[rows], strict=True)]
 
         parts = self._batches.run(len(images), reply, self._on)
         return [" ".join(text.split()) for part in parts for text in part]
@@ -155,9 +165,10 @@ class TransformersCaptioner:
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        processor = hub.load_transformers("caption", AutoProcessor, self._name)
+        processor = hub.load_transformers(self._where, AutoProcessor, self._name)
         tokenizer = processor.tokenizer
-        tokenizer.padding_side = "left"  # a batch goes on from each prompt's own end
+        if not self._model.config.is_encoder_decoder:
+            tokenizer.padding_side = "left"  # a batch goes on from each prompt's own end
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return processor
@@ -168,9 +179,33 @@ class TransformersCaptioner:
 
         dtype = devices.dtype(self._precision)
         model = hub.load_transformers_model(
-            "caption", AutoModelForImageTextToText, self._name, self._trust, dtype=dtype
+            self._where, AutoModelForImageTextToText, self._name, self._trust, dtype=dtype
         )
         return model.to(self._on)
+
+    @property
+    def _tasks(self) -> dict[str, str]:
+        """Florence-2's tasks and what each answers with; none for another model."""
+        return getattr(self._processor, "tasks_answer_post_processing_type", {})
+
+    def _tidied(self, text: str, question: str) -> str:
+        """What a model says to a task, without its marks; to a question as it is."""
+        if question not in self._tasks:
+            return text
+        return self._processor.post_process_generation(text=text, task=question)[question]
+
+    @cached_property
+    def _asked(self) -> str:
+        """The prompt that the model understands."""
+        if not self._tasks:
+            return self._prompt
+        prompt = FLORENCE_TASK if self._prompt == PROMPT else self._prompt
+        # tasks with an input (such as a region) are no captions, and the others must stand alone
+        known = [task for task in self._processor.task_prompts_without_inputs if self._tasks.get(task) == "pure_text"]
+        if prompt not in known:
+            why = f"'{prompt}' is no task by which {self._name} captions."
+            raise UserError(f"{self._where}: {why} {nearest(prompt, known)}")
+        return prompt
 
     @cached_property
     def _answers(self) -> tuple[list[int], list[int]]:
@@ -182,13 +217,16 @@ class TransformersCaptioner:
 
         yes, no = first(YES), first(NO)
         if not yes - no or not no - yes:
-            raise UserError(f"{self._name}: its tokenizer can't tell yes from no by their first tokens.")
+            raise UserError(f"{self._where}: {self._name}: its tokenizer can't tell yes from no by their first tokens.")
         return sorted(yes - no), sorted(no - yes)
 
     def _inputs(self, images: Sequence[RGB | None], prompts: Sequence[str]) -> Any:
         from PIL import Image
 
         pictures = [None if image is None else Image.fromarray(image) for image in images]
+        for picture in pictures if self._side else ():
+            if picture is not None:
+                picture.thumbnail((self._side, self._side))  # never larger than it is
         processor = self._processor
         if getattr(processor, "chat_template", None):
             talks = [

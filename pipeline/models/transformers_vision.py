@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from pipeline.errors import UserError
 from pipeline.metrics.spurlens import parse_answer
 from pipeline.models.batching import Batch
 from pipeline.models.devices import Precision
@@ -43,8 +41,9 @@ def transformers_vision(
     Raises:
         UserError: no such model, one that is a pickle and isn't trusted, or a prompt without a place for the class.
     """
-    with _of_the_model():
-        speaker = transformers_captioner(device, name=name, precision=precision, batch=batch, trust_pickle=trust_pickle)
+    speaker = transformers_captioner(
+        device, "model", name=name, precision=precision, batch=batch, trust_pickle=trust_pickle
+    )
     asker = Local(speaker, max_new_tokens)
     return YesNoClassifier(
         classes, check_prompts(prompts), asker.ask, lambda: f"{speaker.fingerprint}-{max_new_tokens}"
@@ -72,25 +71,15 @@ class Local:
                 if not rows:
                     continue
                 images, texts = [asked[n].image for n in rows], [asked[n].text for n in rows]
-                with _of_the_model():
-                    if reasoning:
-                        replies = self.speaker.replies(images, texts, self.longest)
-                        answers |= {n: of_reply(text) for n, text in zip(rows, replies, strict=True)}
-                    else:
-                        yes = self.speaker.yes_probability(images, texts)
-                        answers |= {n: Answer(float(p)) for n, p in zip(rows, yes, strict=True)}
+                if reasoning:
+                    replies = self.speaker.replies(images, texts, self.longest)
+                    answers |= {n: of_reply(text) for n, text in zip(rows, replies, strict=True)}
+                else:
+                    yes = self.speaker.yes_probability(images, texts)
+                    answers |= {n: Answer(float(p)) for n, p in zip(rows, yes, strict=True)}
         return [answers[n] for n in range(len(asked))]
 
 
 def of_reply(text: str) -> Answer:
     """What a reply in words says."""
     return Answer({"yes": 1.0, "no": 0.0}.get(parse_answer(text), float(np.nan)), text)
-
-
-@contextlib.contextmanager
-def _of_the_model() -> Iterator[None]:
-    """The captioner's mistakes are this section's."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).replace("caption:", "model:", 1)) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +71,7 @@ class TransformersZeroShot:
     def fingerprint(self) -> str:
         """By the weights, the prompts and the precision."""
         options = {
-            "weights": fingerprints.of_path(self._name, hub.MODEL_FILES) if Path(self._name).is_dir() else self._name,
+            "weights": hub.content(self._name),
             "classes": self._classes,
             "templates": self._templates,
             "precision": self._precision,
