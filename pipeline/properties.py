@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ WORKING_SIZE = 256
 LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
 """Weights of ITU-R BT.709, applied to the gamma-coded values."""
 
+BY_COLOR = frozenset({"tint", "saturation", "brightness", "contrast"})
+"""Edits that a map of colours can make."""
+
 _FLOOR = 0.04
 """Added to a channel before its logarithm: ratios of nearly black values are noise."""
 _CHROMA = np.array([[1 / math.sqrt(2), -1 / math.sqrt(2), 0], [-1 / math.sqrt(6), -1 / math.sqrt(6), 2 / math.sqrt(6)]])
@@ -39,36 +42,42 @@ _CHROMA = np.array([[1 / math.sqrt(2), -1 / math.sqrt(2), 0], [-1 / math.sqrt(6)
 
 @dataclass(frozen=True)
 class PropertyCue:
-    """A whole-image cue: `weights` over properties make its score, by `edit` it is removed and inserted."""
+    """A whole-image cue: `weights` over properties make its score, by `edit` it is removed and inserted.
+
+    Of a picture whose score is below `least` nobody would say that it has the cue, whatever the others look like.
+    """
 
     cue_type: str
     phrase: str
     weights: Mapping[str, float]
     edit: str
+    least: float
     angle: float = 0.0  # of a tint, in the plane (tint_red, tint_blue)
 
 
 def _tint(color: str, degrees: float) -> PropertyCue:
     angle = math.radians(degrees)
     weights = {"tint_red": math.cos(angle), "tint_blue": math.sin(angle)}
-    return PropertyCue("Colorization", f"a picture with a {color} tint", weights, "tint", angle)
+    return PropertyCue("Colorization", f"a picture with a {color} tint", weights, "tint", 0.15, angle)
 
 
 PROPERTY_CUES: dict[str, PropertyCue] = {
-    "dark image": PropertyCue("Lighting and Shadows", "a dark picture", {"brightness": -1.0}, "brightness"),
-    "bright image": PropertyCue("Lighting and Shadows", "a bright picture", {"brightness": 1.0}, "brightness"),
-    "low contrast": PropertyCue("Lighting and Shadows", "a flat, hazy picture", {"contrast": -1.0}, "contrast"),
-    "high contrast": PropertyCue("Lighting and Shadows", "a picture of strong contrast", {"contrast": 1.0}, "contrast"),
-    "vivid colors": PropertyCue("Colorization", "a picture in vivid colors", {"saturation": 1.0}, "saturation"),
-    "grayscale": PropertyCue("Colorization", "a picture in black and white", {"saturation": -1.0}, "saturation"),
+    "dark image": PropertyCue("Lighting and Shadows", "a dark picture", {"brightness": -1.0}, "brightness", -0.4),
+    "bright image": PropertyCue("Lighting and Shadows", "a bright picture", {"brightness": 1.0}, "brightness", 0.6),
+    "low contrast": PropertyCue("Lighting and Shadows", "a flat, hazy picture", {"contrast": -1.0}, "contrast", -0.14),
+    "high contrast": PropertyCue(
+        "Lighting and Shadows", "a picture of strong contrast", {"contrast": 1.0}, "contrast", 0.22
+    ),
+    "vivid colors": PropertyCue("Colorization", "a picture in vivid colors", {"saturation": 1.0}, "saturation", 0.22),
+    "grayscale": PropertyCue("Colorization", "a picture in black and white", {"saturation": -1.0}, "saturation", -0.08),
     "red tint": _tint("red", -30),
     "purple tint": _tint("purple", 30),
     "blue tint": _tint("blue", 90),
     "cyan tint": _tint("cyan", 150),
     "green tint": _tint("green", 210),
     "yellow tint": _tint("yellow", -90),
-    "blurry image": PropertyCue("Texture and Noise", "a blurry picture", {"sharpness": -1.0}, "sharpness"),
-    "noisy image": PropertyCue("Texture and Noise", "a noisy, grainy picture", {"noise": 1.0}, "noise"),
+    "blurry image": PropertyCue("Texture and Noise", "a blurry picture", {"sharpness": -1.0}, "sharpness", 1.7),
+    "noisy image": PropertyCue("Texture and Noise", "a noisy, grainy picture", {"noise": 1.0}, "noise", 0.02),
 }
 """The checklist of measured cues by name. The six tints stand 60 degrees apart on the plane of log chroma."""
 
@@ -77,17 +86,19 @@ TINTS = frozenset(name for name, cue in PROPERTY_CUES.items() if cue.edit == "ti
 
 def _contrary(name: str) -> frozenset[str]:
     mine = PROPERTY_CUES[name].weights
+    if name in TINTS:
+        return TINTS - {name}
     against = {
         other
         for other, cue in PROPERTY_CUES.items()
-        if sum(mine.get(part, 0.0) * weight for part, weight in cue.weights.items()) < -0.25
+        if any(mine.get(part, 0.0) * weight < 0 for part, weight in cue.weights.items())
     }
     return frozenset(against | TINTS if name == "grayscale" else against)
 
 
 CONTRARY = {name: _contrary(name) for name in PROPERTY_CUES}
-"""Cues that a cue takes away where it comes in: what is dark isn't bright, what gets a blue tint loses a yellow one,
-and a picture in black and white has none."""
+"""Cues that a cue takes away where it comes in: what is dark isn't bright, a picture has one tint, and one in black and
+white has none."""
 
 
 def working_copy(image: RGB, most: int = WORKING_SIZE) -> Layer:
@@ -184,7 +195,14 @@ def property_score(name: str, columns: Mapping[str, Any]) -> NDArray[np.float64]
     return np.asarray(total, dtype=np.float64)
 
 
-def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generator, placebo: bool = False) -> RGB:
+def apply_property(
+    image: RGB,
+    name: str,
+    amount: float,
+    rng: np.random.Generator,
+    placebo: bool = False,
+    colors: Sequence[Sequence[float]] | None = None,
+) -> RGB:
     """The picture with its score of the cue `name` changed by `amount`, as far as the picture allows.
 
     The edit has one strength, found on the working copy: a gain on each channel for tints, a
@@ -192,6 +210,8 @@ def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generato
     pixel's luma for saturation, Gaussian blur or unsharp masking, added noise or median filtering.
 
     Args:
+        colors: (3, 4), a map of colours that takes the cue out or puts it in (evidence/colors.py): it is then the edit,
+            whatever `amount` says.
         placebo: instead change as much (root mean square over pixels) in an unrelated direction: a tint
             turned by 90 degrees for a tint, a turn of all hues for saturation, a tint that keeps every
             pixel's luma for the rest.
@@ -200,15 +220,19 @@ def apply_property(image: RGB, name: str, amount: float, rng: np.random.Generato
         KeyError: no such cue.
     """
     cue = PROPERTY_CUES[name]
-    if amount == 0.0:
+    if amount == 0.0 and colors is None:
         return image.copy()
-    edit = _EDITS[cue.edit](cue, int(rng.integers(2**31)))
+    edit = _EDITS[cue.edit](cue, int(rng.integers(2**31))) if colors is None else _mapped(colors)
     small, full = working_copy(image), image.astype(np.float32) / np.float32(255)
     scale = max(max(image.shape[:2]) / WORKING_SIZE, 1.0)
     before = _score(cue, small)
+    if colors is not None:
+        amount = _score(cue, _quantised(edit(small, 1.0, 1.0))) - before
     goal = before + amount
     tolerance, way = 0.02 * abs(amount), math.copysign(1.0, amount)
-    strength = first_root(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, way, tolerance)
+    strength = 1.0
+    if colors is None:
+        strength = first_root(lambda s: _score(cue, _quantised(edit(small, s, 1.0))) - goal, way, tolerance)
     if scale > 1 and cue.edit in ("sharpness", "noise"):
         # what neighbouring pixels do to one another doesn't come out the same on a smaller copy
         limit = max(min(3.0 * strength, 1.0), -1.0)
@@ -396,6 +420,15 @@ def _noise_edit(cue: PropertyCue, seed: int) -> Edit:
             return np.clip(layer + np.float32(0.5 * strength) * grain, 0, 1)
         clean = cv2.medianBlur(_bytes(layer), 2 * math.ceil(scale) + 1).astype(np.float32) / np.float32(255)
         return layer - np.float32(strength) * (clean - layer)
+
+    return edit
+
+
+def _mapped(colors: Sequence[Sequence[float]]) -> Edit:
+    affine = np.asarray(colors, dtype=np.float32)
+
+    def edit(layer: Layer, strength: float, scale: float) -> Layer:
+        return np.clip(layer @ affine[:, :3].T + affine[:, 3], 0, 1)
 
     return edit
 

@@ -10,7 +10,8 @@ A specification is plain data, so that an edit can be stored, found again in the
   same silhouette cut out of one of these boxes of the donor;
 - {"op": "background", "donor": id, "keep": [...], "avoid": [...]}: the donor's picture, its `avoid` boxes painted
   over, with what is kept of the picture laid on it;
-- {"op": "property", "name": n, "amount": a, "placebo": bool, "seed": n}: change a measured property;
+- {"op": "property", "name": n, "amount": a, "placebo": bool, "seed": n}: change a measured property, with
+  "colors": (3, 4) along this map of colours;
 - {"op": "geometry", "name": n, "strength": s}: an operator on the whole picture (pipeline/evidence/geometry_edits.py);
   with "like": {"name": n, "strength": s} as a placebo: as strong as changes as many pixels as that one does.
 
@@ -53,7 +54,7 @@ def apply_edit(spec: dict[str, Any], image: RGB, donor: RGB | None = None) -> RG
         return apply_geometry(image, spec["name"], strength)
     if spec["op"] == "property":
         rng = np.random.default_rng(spec["seed"])
-        return apply_property(image, spec["name"], spec["amount"], rng, placebo=spec["placebo"])
+        return apply_property(image, spec["name"], spec["amount"], rng, spec["placebo"], spec.get("colors"))
     pixels = spec.get("mask") == "grabcut"
     keep = things(image, spec["keep"], pixels)
     if spec["op"] == "fill":

@@ -13,11 +13,14 @@ import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.evidence.boxes import OBJECT_SCORE, BoxFinder, undisputed
+from pipeline.evidence.colors import color_map, color_statistics
 from pipeline.evidence.manipulation import operator_of
 from pipeline.evidence.places import arrangements, grow, other_patches, place_like, visible
 from pipeline.geometry import Boxes, area, as_boxes, inside
+from pipeline.images import RGB
 from pipeline.models.annotations import other_labels
-from pipeline.properties import CONTRARY
+from pipeline.properties import BY_COLOR, CONTRARY, PROPERTY_CUES, property_score
+from pipeline.records import PROPERTIES
 from pipeline.store import key_of
 
 RESERVE = 1.5
@@ -30,6 +33,10 @@ LEAST_VISIBLE = 0.4
 """An edit must reach at least this share of the cue, the rest lying over the object's box."""
 MASK = "grabcut"
 """Objects are kept and cues are carried over by their pixels, not by their boxes: see pipeline/evidence/masks.py."""
+COLORED = 200
+"""Pictures with a cue, and as many without, whose colours are compared."""
+LEAST_COLORED = 20
+"""The chance differences of fewer pictures would be taken for the cue."""
 DONORS = 24
 LEAST_DONORS = 3
 
@@ -92,8 +99,10 @@ class Planner:
         presence: pa.Table,
         annotations: pa.Table,
         audit: Audit,
+        read: Callable[[Sequence[str]], dict[str, RGB]],
     ) -> None:
         self.audit = audit
+        self.read = read
         self._others = other_labels(annotations)
         self.cues = {row["cue_id"]: row for row in cues.to_pylist()}
         self.boxes = BoxFinder(list(self.cues.values()), detections, regions, assignments)
@@ -101,6 +110,12 @@ class Planner:
         for row in undisputed(detections).to_pylist():
             if row["score"] >= OBJECT_SCORE:
                 self._things[row["image_id"]].append(row["box"])
+        columns = {name: images[name].to_numpy() for name in PROPERTIES}
+        self._measured = {
+            name: dict(zip(images["image_id"].to_pylist(), property_score(name, columns).tolist(), strict=True))
+            for name in PROPERTY_CUES
+        }
+        self._colors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.ids: list[str] = images["image_id"].to_pylist()
         self.label = dict(zip(self.ids, images["label"].to_pylist(), strict=True))
         self.group = dict(zip(self.ids, images["group"].to_pylist(), strict=True))
@@ -122,6 +137,20 @@ class Planner:
     def rng(self, *parts: str) -> np.random.Generator:
         """Random numbers that belong to these names under the audit's seed."""
         return np.random.default_rng([self.audit.seed, int(key_of(*parts)[:12], 16)])
+
+    def measured(self, image_id: str, name: str) -> float:
+        """How much of a cue of PROPERTY_CUES is measured in a picture."""
+        return self._measured[name][image_id]
+
+    def color_map(self, cue_id: str, having: list[str], lacking: list[str], removal: bool) -> list[list[float]]:
+        """The map of colours that takes a cue out or puts it in, from pictures of the selection half."""
+        if cue_id not in self._colors:
+            rng = self.rng(cue_id, "colors")
+            chosen = [[ids[k] for k in rng.permutation(len(ids))[:COLORED]] for ids in (having, lacking)]
+            pictures = [self.read(ids) for ids in chosen]
+            self._colors[cue_id] = [color_statistics([found[i] for i in sorted(found)]) for found in pictures]
+        with_cue, without = self._colors[cue_id]
+        return color_map(with_cue, without) if removal else color_map(without, with_cue)
 
     def object(self, image_id: str) -> Boxes:
         """Where the picture's own labelled object is, if a detector can tell."""
@@ -159,8 +188,11 @@ def plan(
     *,
     audit: Audit,
     classes: Sequence[str],
+    read: Callable[[Sequence[str]], dict[str, RGB]],
 ) -> tuple[list[Experiment], list[dict[str, str]]]:
     """The experiments, most promising cues of each class first, and what has none and why.
+
+    `read` gives pictures by their ids.
 
     Exhaustive ones end with the budget. A racing one is what a race may draw on: the same pictures in the same order,
     and somewhat more of them (RESERVE), of which it is likely to use few. The budget is then the race's affair.
@@ -169,7 +201,7 @@ def plan(
     if racing:
         most = math.ceil(RESERVE * audit.ablate.images)
         audit = audit.model_copy(update={"ablate": audit.ablate.model_copy(update={"images": most})})
-    planner = Planner(images, detections, regions, assignments, cues, presence, annotations, audit)
+    planner = Planner(images, detections, regions, assignments, cues, presence, annotations, audit, read)
     chosen: dict[str, list[str]] = {label: [] for label in classes}
     for row in measures.filter(pa.compute.equal(measures["split"], "selection")).to_pylist():
         if row["selected"]:
@@ -367,6 +399,8 @@ def property_change(
 ) -> list[Pair]:
     """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind.
 
+    A property of colours moves along the map between the colours of pictures with the cue and of those without.
+
     Pictures with a contrary cue take no part: what followed could be the gain or the loss of that.
     """
     name = cue_id.partition(":")[2]
@@ -375,21 +409,25 @@ def property_change(
     def ordinary(image_id: str) -> bool:
         return not any(planner.present(image_id, other) for other in contrary)
 
-    having = [planner.score(i, cue_id) for i in planner.selection if planner.present(i, cue_id)]
-    lacking = [planner.score(i, cue_id) for i in planner.selection if not planner.present(i, cue_id) and ordinary(i)]
+    having = [i for i in planner.selection if planner.present(i, cue_id)]
+    lacking = [i for i in planner.selection if not planner.present(i, cue_id) and ordinary(i)]
     if not having or not lacking:
         return []
-    goal = float(np.median(lacking if removal else having))
+    goal = float(np.median([planner.measured(i, name) for i in (lacking if removal else having)]))
+    colors = {}
+    if PROPERTY_CUES[name].edit in BY_COLOR and min(len(having), len(lacking)) >= LEAST_COLORED:
+        colors["colors"] = planner.color_map(cue_id, having, lacking, removal)
     pool = pool if removal else [i for i in pool if ordinary(i)]
     pairs = []
     for image_id in pool[: planner.audit.ablate.images]:
-        amount = goal - planner.score(image_id, cue_id)
+        amount = goal - planner.measured(image_id, name)
         edit = {
             "op": "property",
             "name": name,
             "amount": amount,
             "placebo": False,
             "seed": int(rng.integers(2**31)),
+            **colors,
         }
         pairs.append(pair_of(image_id, "property", edit, {**edit, "placebo": True}))
     return pairs

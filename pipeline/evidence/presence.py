@@ -32,11 +32,12 @@ from pipeline.evidence.manipulation import (
 from pipeline.evidence.texts import text_embeddings
 from pipeline.images import RGB
 from pipeline.models.protocols import Floats, RegionEncoder
-from pipeline.properties import PROPERTY_CUES, property_score
+from pipeline.properties import PROPERTY_CUES, TINTS, property_score
 from pipeline.records import PROPERTIES, THINGS, matrix, table
 
 NEUTRAL = ("a photo", "a picture", "an image of a scene")
 TEMPLATES = ("{}", "a photo with {}", "a photo of {}")
+TWO_HUMPS = 0.75
 DETECTION_RANGE = (0.2, 0.6)
 """A detection threshold stays in this range, whatever the scores: below it everything, above it nothing, is present."""
 
@@ -110,6 +111,36 @@ def upper_of_two_cuts(scores: NDArray[np.float64], steps: int = 100) -> float:
     return float(cuts[high[between.argmax()]])
 
 
+def cut_of_property(scores: NDArray[np.float64]) -> float:
+    """Where a measured property begins: between two humps of the scores, or where the tail of one hump begins.
+
+    Two groups that explain TWO_HUMPS of the variance are two humps: of a normal distribution two halves explain 2/pi,
+    of an even one 3/4.
+    """
+    values = scores[np.isfinite(scores)]
+    cut = otsu(values)
+    above = values >= cut
+    if above.all() or not above.any():
+        return cut
+    between = above.mean() * (1 - above.mean()) * (values[above].mean() - values[~above].mean()) ** 2
+    return cut if between >= TWO_HUMPS * values.var() else upper_of_two_cuts(values)
+
+
+def property_presence(
+    name: str, measured: dict[str, NDArray[np.float64]], similarity: dict[str, NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """How much of a property each picture has: what is measured, and what the encoder makes of its name.
+
+    The two in units of their standard deviations, added: a measurement can't tell a cast from a scene of that colour,
+    and words alone depend on the encoder. Without an encoder that knows words the measurement alone.
+    """
+    scores = np.asarray(property_score(name, measured), dtype=np.float64)
+    if name not in similarity:
+        return scores
+    parts = [(x - x.mean()) / spread for x in (scores, similarity[name]) if (spread := x.std()) > 0]
+    return np.sum(parts, axis=0) if parts else scores
+
+
 def find_cues(
     images: pa.Table,
     attributes: pa.Table,
@@ -172,10 +203,10 @@ def find_cues(
     # words for a measured property are that property: a measurement has an edit, words have none
     known = {phrase: found for phrase, found in words.items() if phrase not in PROPERTY_CUES}
     whole = [phrase for phrase, (cue_type, _) in sorted(known.items()) if not (cue_type in THINGS and has_detector)]
-    similarity = whole_image_scores(embeddings, index, whole, encoder, cache, count)
+    similarity = whole_image_scores(embeddings, index, [*whole, *PROPERTY_CUES], encoder, cache, count)
     operators: dict[str, dict[str, dict]] = {}
     if load is not None and encoder is not None:
-        typed = {phrase: known[phrase][0] for phrase in similarity if known[phrase][0] in FITTING}
+        typed = {phrase: known[phrase][0] for phrase in whole if known[phrase][0] in FITTING and phrase in similarity}
         operators = whole_image_operators(images, similarity, typed, selection, encoder, cache, count, load, seed)
     for phrase, (cue_type, source) in sorted(known.items()):
         if cue_type in THINGS and has_detector:
@@ -202,8 +233,14 @@ def find_cues(
                 why,
             )
     measured = {name: images[name].to_numpy() for name in PROPERTIES}
+    told = {name: property_presence(name, measured, similarity) for name in PROPERTY_CUES}
+    strongest = np.max([told[name] for name in sorted(TINTS)], axis=0)
     for name, cue in PROPERTY_CUES.items():
-        scores = np.asarray(property_score(name, measured), dtype=np.float64)
+        scores = told[name]
+        threshold = cut_of_property(scores[selection])
+        enough = property_score(name, measured) >= cue.least
+        if name in TINTS:  # a picture has one tint, not its neighbours on the colour wheel too
+            enough &= scores >= strongest
         add(
             f"property:{name}",
             name,
@@ -211,8 +248,8 @@ def find_cues(
             "named",
             f"property:{name}",
             words.get(name, ("", "measured"))[1],
-            scores,
-            upper_of_two_cuts(scores[selection]),
+            np.where(enough, scores, np.minimum(scores, np.nextafter(threshold, -np.inf))),
+            threshold,
         )
     for row, scores in cluster_scores(clusters, assignments, index):
         name = (

@@ -167,14 +167,20 @@ def facts(row: Row) -> Iterable[tuple[str, str, str]]:
         f"of 100 other images, less placebo; {sample('insertion')}",
     )
     yield (
+        "Dose of the cue",
+        f"{of_100(number(row['removal_dose']))} by removal, {of_100(number(row['insertion_dose']))} by insertion",
+        "of 100: how much of what separates pictures with the cue from those without the edits moved, beyond their "
+        "placebos, as the region encoder sees it; the two effects are scaled to all of it",
+    )
+    yield (
         "Removal, in score",
         of_100(number(row["removal_score_effect"]), True),
-        "fall of the class's score, in points of 100",
+        "fall of the class's score as edited, in points of 100",
     )
     yield (
         "Insertion, in score",
         of_100(number(row["insertion_score_effect"]), True),
-        "rise of the class's score, in points of 100",
+        "rise of the class's score as edited, in points of 100",
     )
     yield (
         "Spread among fills",

@@ -79,11 +79,13 @@ def ablate(
     if isinstance(model, RecordedAnswers):
         skip("ablation", RECORDED)
         return {"edits": table("edits", []), "experiments": table("experiments", []), "untested": _all(measures)}
+    pictures = Pictures(images, load)
     experiments, untested = plan(
-        images, detections, regions, assignments, cues, presence, measures, annotations, audit=audit, classes=classes
-    )
+        images, detections, regions, assignments, cues, presence, measures, annotations,
+        audit=audit, classes=classes, read=pictures.read,
+    )  # fmt: skip
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
-    bench = Bench(Pictures(images, load), model, classes, shelf, count, progress)
+    bench = Bench(pictures, model, classes, shelf, count, progress)
     rows = Rows(images, classes, _answers(predictions), bench.answers, says_yes_or_no(model))
     used: list[list[Pair]]
     if audit.ablate.mode == "exhaustive":
@@ -110,7 +112,7 @@ def ablate(
             }
         )
     doses = measure_doses(
-        experiments, used, images, cues, presence, embeddings, encoder, bench.pictures, audit.no_split, cache, count
+        experiments, used, images, cues, presence, embeddings, encoder, pictures, audit.no_split, cache, count
     )
     made = [
         row | {"dose": doses.get((experiment.cue_id, row["edit_id"]), float("nan"))}

@@ -10,7 +10,7 @@ from pipeline.config import Audit
 from pipeline.evidence.experiments import Planner, pairs_for
 from pipeline.evidence.manipulation import in_words
 from pipeline.geometry import area, as_boxes, intersection
-from pipeline.records import table
+from pipeline.records import PROPERTIES, table
 
 OBJECT, CUE, OTHER = [0.4, 0.35, 0.65, 0.7], [0.05, 0.7, 0.2, 0.9], [0.75, 0.05, 0.95, 0.25]
 BAR = [0.0, 0.86, 1.0, 1.0]
@@ -39,6 +39,7 @@ def planner() -> Planner:
             "label": ["boat" if number % 4 < 2 else "car" for number in range(80)],
             "group": ids,
             "split": ["selection" if number < 40 else "estimation" for number in range(80)],
+            **{name: np.zeros(80) for name in PROPERTIES},
         }
     )
     annotations = [  # a boat that is a car too
@@ -73,7 +74,7 @@ def planner() -> Planner:
     )
     return Planner(
         images, table("detections", detections), table("regions", []), table("assignments", []),
-        table("cues", cues), table("presence", presence), table("annotations", annotations), audit,
+        table("cues", cues), table("presence", presence), table("annotations", annotations), audit, lambda ids: {},
     )  # fmt: skip
 
 

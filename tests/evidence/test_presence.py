@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.evidence.boxes import undisputed
-from pipeline.evidence.presence import otsu, phi, upper_of_two_cuts
-from pipeline.records import table
+from pipeline.evidence.presence import cut_of_property, otsu, phi, property_presence, upper_of_two_cuts
+from pipeline.records import PROPERTIES, table
 
 
 def test_otsu_cuts_between_two_groups() -> None:
@@ -64,3 +65,28 @@ def test_a_box_that_another_name_explains_much_better_is_not_ours() -> None:
         ("i", "sailboat"),
         ("j", "sailboat"),
     ]
+
+
+def test_two_humps_are_cut_between_and_of_one_only_the_tail_counts() -> None:
+    rng = np.random.default_rng(0)
+    halves = np.concatenate([rng.normal(0, 1, 300), rng.normal(7, 1.5, 300)])
+    assert 2 < cut_of_property(halves) < 4.5
+    one = rng.normal(0, 1, 600)
+    assert (one >= cut_of_property(one)).mean() < 0.35
+
+
+def test_a_property_is_told_by_its_measure_and_its_name_together() -> None:
+    rng = np.random.default_rng(1)
+    has = np.arange(400) < 120
+    measured = {name: np.zeros(400) for name in PROPERTIES}
+    measured["brightness"] = -1.0 * has + rng.normal(0, 1, 400)
+    words = {"dark image": has + rng.normal(0, 1, 400)}
+    both = property_presence("dark image", measured, words)
+    alone = property_presence("dark image", measured, {})
+
+    def wrong(scores: np.ndarray) -> float:
+        order = np.argsort(-scores)
+        return 1 - has[order[:120]].mean()
+
+    assert wrong(both) < wrong(alone)
+    assert alone == pytest.approx(-measured["brightness"])
