@@ -16,7 +16,7 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ import pyarrow.compute
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
 from pipeline.errors import UserError, nearest
+from pipeline.models.ledger import Ledger
+from pipeline.models.protocols import RecordedAnswers
 from pipeline.records import SCHEMAS
 from pipeline.stages import (
     ablate,
@@ -70,14 +72,14 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
-    "ingest": Stage(ingest.ingest, ("images", "quarantine")),
-    "predict": Stage(predict.predict, ("predictions",), predict.computation),
+    "ingest": Stage(ingest.ingest, ("images", "quarantine", "annotations")),
+    "predict": Stage(predict.predict, ("predictions", "answers"), predict.computation),
     "caption": Stage(caption.caption, ("captions",), caption.computation),
     "propose": Stage(propose.propose, ("attributes",)),
     "detect": Stage(detect.detect, ("detections",), detect.computation),
     "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
-    "measure": Stage(measure.measure, ("cues", "presence", "measures")),
+    "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
     "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
     "rank": Stage(rank.rank, ("findings",)),
     "report": Stage(report.report, ()),
@@ -157,10 +159,14 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
             if "image_id" in table.column_names:
                 table = table.filter(pa.compute.is_in(table["image_id"], value_set=todo["image_id"].combine_chunks()))
             tables[other] = table
+    before, skipped = Counter(context.counts), len(context.skipped)
     results = stage.run(**_supply(stage.run, context, tables))
     for shelf in shelves:
         shelf.add(todo["image_id"].to_pylist(), results[shelf.table_name])
-    return Tally(Counter({name: len(todo)} if any(len(table) for table in results.values()) else {}))
+    counts = context.counts - before
+    if any(len(table) for table in results.values()):
+        counts[name] += len(todo)
+    return Tally(counts, context.skipped[skipped:])
 
 
 def gather(name: str, context: Context) -> None:
@@ -182,7 +188,12 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
-    found = {item.label for item in context.source}
+    items = list(context.source)
+    found = {label for item in items for label in item.labels}
+    if not found:
+        raise UserError(
+            f"data: no image has a label. {items[0].path}: {items[0].fault}" if items else "data: no images."
+        )
     for name in audit.classes:
         if name not in found:
             raise UserError(f"data: the class '{name}' has no images. {nearest(name, found)}")
@@ -191,7 +202,7 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     checked = Context(audit_with_classes, folder)
     fingerprints = {
         section: back_end.fingerprint
-        for section in ("model", "captioner", "detector", "encoder")
+        for section in ("model", "captioner", "proposer", "detector", "encoder")
         if (back_end := getattr(checked, section)) is not None
     }
     if len(labels) < 2:
@@ -209,12 +220,14 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
                 "classes": list(labels),
                 "seed": audit.seed,
                 "split": not audit.no_split,
+                "observational": isinstance(checked.model, RecordedAnswers),
+                "data": {"root": str(context.source.root)},
                 "fingerprints": fingerprints,
                 "versions": _versions(),
                 "forwards": {
                     name: 0 for name, stage in STAGES.items() if stage.computation or name in ("cluster", "ablate")
                 },
-                "costs": {"calls": 0, "tokens": 0, "usd": None},
+                "costs": {"calls": 0, "tokens": 0, "usd": None, "retries": 0, "dropped": 0},
                 "seconds": {},
                 "skipped": [],
                 "started": _now(),
@@ -229,14 +242,15 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     run = folder.run()
     for tally in tallies:
         for what, number in tally.counts.items():
-            place = run["costs"] if what in ("calls", "tokens", "usd") else run["forwards"]
+            place = run["costs"] if what == "dropped" else run["forwards"]
             place[what] = (place.get(what) or 0) + number
         run["skipped"] += [entry for entry in tally.skipped if entry not in run["skipped"]]
+    run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["started"]).spent())
     run["seconds"][stage] = round(seconds, 3)
     if stage == "ingest":
         images = folder.read("images")
         run["data"] = {
-            "root": str(run["audit"]["data"].get("path", "")),
+            **run["data"],
             "images": len(images),
             "quarantined": len(folder.read("quarantine")),
             "per_class": dict(Counter(images["label"].to_pylist())),

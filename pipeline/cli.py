@@ -51,18 +51,22 @@ def discover(
     set: Annotated[
         tuple[str, ...], Parameter(help="change a line of the configuration: --set ablate.budget=5000")
     ] = (),
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="say what it would take (calls, tokens, money, forwards), and do nothing")
+    ] = False,
     prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
 ) -> None:
     """Audit a data set and a model: from images to ranked, evidenced findings.
 
     Run it again with the same --out to go on where it stopped; nothing is computed twice.
     """
-    run(
-        config,
-        out or Path("audits") / (config.stem if config.stem != "audit" else config.resolve().parent.name),
-        set,
-        prefect,
-    )
+    out = out or Path("audits") / (config.stem if config.stem != "audit" else config.resolve().parent.name)
+    if dry_run:
+        from pipeline.config import Audit
+        from pipeline.dry_run import print_plan
+
+        return print_plan(Audit.from_yaml(config, list(set)), out)
+    run(config, out, set, prefect)
 
 
 def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool) -> None:
@@ -123,8 +127,20 @@ def export(
 
 
 @app.command
+def calibrate(audit: Annotated[Path, Parameter(help="an audit's folder, with detections")]) -> None:
+    """Fit the scale of an audit's detector by its classes, and print the option for its section 'detect'."""
+    from pipeline.evidence.scales import fitted
+    from pipeline.store import AuditFolder
+
+    points = ", ".join(f"[{raw:g}, {score:g}]" for raw, score in fitted(AuditFolder.open(audit))[1:-1])
+    print(f"calibration: [{points}]")
+
+
+@app.command
 def init(
-    images: Annotated[Path, Parameter(help="a folder with one folder of images a class")],
+    images: Annotated[
+        Path, Parameter(help="a folder with one folder of images a class; a manifest, COCO file, shards")
+    ],
     *,
     out: Annotated[Path, Parameter(help="the configuration to write")] = Path("audit.yaml"),
     force: Annotated[bool, Parameter(help="replace the file if it is there", negative="")] = False,

@@ -190,18 +190,20 @@ class Audit(Section):
         return self.prompts.get(label, label.replace("_", " ").replace("-", " ").strip())
 
 
-PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model"})
+PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model", "captions_path"})
 
 
 def _absolute(value: Any, base: Path, key: str = "") -> Any:
     """Every path made absolute: `path` always, a `name` only where it is a local-dir or exists beside the file."""
     if isinstance(value, dict):
         return {k: _absolute(v, base, str(k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_absolute(v, base) for v in value]
     if not isinstance(value, str) or key not in PATH_KEYS or "://" in value:
         return value
     scheme, rest = ("local-dir:", value[10:]) if value.startswith("local-dir:") else ("", value)
     candidate = base / Path(rest).expanduser()
-    if scheme or key in ("path", "cache", "root") or candidate.exists():
+    if scheme or key in ("path", "cache", "root", "captions_path") or candidate.exists():
         return f"{scheme}{candidate.resolve()}"
     return value
 

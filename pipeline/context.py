@@ -19,6 +19,7 @@ from pipeline.config import Audit
 from pipeline.errors import UserError
 from pipeline.images import RGB, UnreadableImage, decode
 from pipeline.models import registry
+from pipeline.models.ledger import Ledger
 from pipeline.store import AuditFolder
 
 Progress = Callable[[str, int, int], None]
@@ -26,10 +27,10 @@ DECODERS = 4
 
 
 @functools.lru_cache(maxsize=16)
-def _back_end(seam: str, kind: str, options: str, *supplied: Any) -> Any:
+def _back_end(seam: str, kind: str, options: str, *supplied: Any, **further: Any) -> Any:
     """A back end of this process; `options` is JSON so that it can be a key."""
     checked = registry.check_options(seam, kind, json.loads(options))
-    return registry.factory(seam, kind)(*supplied, **checked)
+    return registry.factory(seam, kind)(*supplied, **further, **checked)
 
 
 class Context:
@@ -61,15 +62,21 @@ class Context:
         return Path(self.audit.cache) if self.audit.cache else self.folder.path.resolve().parent / ".cuescope"
 
     @property
+    def ledger(self) -> Ledger:
+        """The log of calls of paid services, of this run of the audit."""
+        begun = self.folder.run()["started"] if (self.folder.path / "run.json").is_file() else ""
+        return Ledger(self.folder.path / "llm.jsonl", begun)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The labels of the audit, in order."""
         if self.audit.classes:
             return tuple(self.audit.classes)
         return tuple(sorted(set(self.folder.read("images")["label"].to_pylist())))
 
-    @property
+    @functools.cached_property
     def source(self) -> Any:
-        """The data source."""
+        """The data source, made once: it may have read a list of its images."""
         chosen = self.audit.data
         return registry.factory("source", chosen.kind)(**registry.check_options("source", chosen.kind, chosen.options))
 
@@ -77,7 +84,8 @@ class Context:
         chosen = getattr(self.audit, section)
         if chosen is None:
             return None
-        return _back_end(section, chosen.kind, json.dumps(chosen.options, sort_keys=True), *supplied)
+        further = {name: getattr(self, name) for name in registry.further(section, chosen.kind)}
+        return _back_end(section, chosen.kind, json.dumps(chosen.options, sort_keys=True), *supplied, **further)
 
     @property
     def model(self) -> Any:
@@ -92,7 +100,7 @@ class Context:
     @property
     def proposer(self) -> Any:
         """What lists candidate cues, or None."""
-        return self._chosen("propose", self.audit.seed, self.cache)
+        return self._chosen("propose", self.audit.seed)
 
     @property
     def detector(self) -> Any:

@@ -22,13 +22,15 @@ PACKAGES = {
     "torchvision": "RoIAlign, image transforms",
     "open_clip_torch": "models under test, region vectors",
     "transformers": "captions",
-    "ultralytics": "YOLO-World (AGPL-3.0)",
+    "ultralytics": "YOLO-World and YOLOE (AGPL-3.0; nothing else needs it)",
     "faiss-cpu": "clusters of regions",
     "openai": "proposals by a language model",
     "prefect": "flows and schedules",
     "timm": "image towers of some CLIPs",
     "opencv-python": "edits of pictures",
 }
+
+OPTIONAL = frozenset({"ultralytics"})
 
 
 def diagnose(config: Path | None) -> bool:
@@ -40,8 +42,9 @@ def diagnose(config: Path | None) -> bool:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            version = "missing"
-            wrong.append(f"The package {name} is missing ({purpose}): pip install {name}")
+            version = "left out" if name in OPTIONAL else "missing"
+            if name not in OPTIONAL:
+                wrong.append(f"The package {name} is missing ({purpose}): pip install {name}")
         table.add_row(name, version, purpose)
     console.print(table)
     console.print(f"Device: {_device()}.  Free disk here: {shutil.disk_usage('.').free / 1e9:.0f} GB.", highlight=False)
@@ -73,7 +76,7 @@ def _check(console: Console, config: Path) -> list[str]:
     try:
         audit = Audit.from_yaml(config)
         context = Context(audit, AuditFolder(Path("audits") / "doctor"))
-        labels = sorted({item.label for item in context.source})
+        labels = sorted({label for item in context.source for label in item.labels})
     except UserError as error:
         return [str(error)]
     console.print(f"{config}: {len(labels)} classes in the data.", highlight=False)

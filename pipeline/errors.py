@@ -15,7 +15,8 @@ class BudgetReached(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known names: `Did you mean 'x'?`, or the full list when none is near."""
+    """A hint that names the nearest known names: `Did you mean 'x'?`, or (at most 40 of) all when none is near."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(names)}."
+    more = f" and {len(names) - 40} more" if len(names) > 40 else ""
+    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(names[:40])}{more}."

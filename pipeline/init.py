@@ -1,22 +1,23 @@
-"""`cuescope init`: a commented configuration for a folder of images."""
+"""`cuescope init`: a commented configuration for a folder of images, or another data set that it recognises."""
 
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.sources.folder import folder
+from pipeline.models.registry import check_options, factory
+from pipeline.sources.manifest import SUFFIXES as MANIFESTS
 from pipeline.store import write_text
 
 TEMPLATE = """\
 # Cuescope: what to audit and how. Paths are relative to this file. `cuescope doctor {name}` checks it.
 
 data:
-  source: folder            # one folder of images a class
-  path: {path}              # {summary}
+{data}  # {summary}
 
 # The model under test: here a zero-shot CLIP whose classes are the folders' names.
 # Weights are downloaded once (ViT-B-32: 605 MB); "local-dir:PATH" uses a folder on this machine instead.
@@ -65,22 +66,46 @@ seed: 0
 """
 
 
+def recognise(data: Path) -> dict[str, str]:
+    """The data section for what lies at a path: by suffix for a file, by its marks for a folder."""
+    suffix = data.suffix.lower()
+    if data.is_file() and suffix in MANIFESTS:
+        return {"source": "manifest", "path": str(data)}
+    if data.is_file() and suffix == ".json":
+        return {"source": "coco", "path": str(data)}
+    if data.is_file() and suffix == ".tar":
+        return {"source": "webdataset", "path": str(data)}
+    if data.is_dir() and next(data.glob("*.tar"), None):
+        return {"source": "webdataset", "path": str(data / "*.tar")}
+    marks = ("dataset_dict.json", "state.json", "metadata.jsonl", "metadata.csv", "*/metadata.jsonl", "*/metadata.csv")
+    if data.is_dir() and any(next(data.glob(mark), None) for mark in marks):
+        return {"source": "huggingface", "name": str(data)}
+    return {"source": "folder", "path": str(data)}
+
+
 def write_configuration(images: Path, out: Path, force: bool) -> None:
-    """Write a configuration for `images` to `out`.
+    """Write a configuration for the data at `images` (see `recognise`) to `out`.
 
     Raises:
-        UserError: no class folders with images there, or `out` exists and `force` is off.
+        UserError: nothing there that can be read, one class alone, or `out` exists and `force` is off.
     """
-    labels = sorted({item.label for item in folder(path=str(images))})
+    section = recognise(images)
+    options = {key: value for key, value in section.items() if key != "source"}
+    source = factory("source", section["source"])(**check_options("source", section["source"], options))
+    labels = sorted({label for item in source for label in item.labels})
+    if not labels:
+        raise UserError(f"data: no image of {images} has a label.")
     if len(labels) < 2:
         raise UserError(f"data: {images} holds one class, '{labels[0]}'. A cue of a class shows against other classes.")
     if out.exists() and not force:
         raise UserError(f"{out} is there already. Give another name with --out, or replace it with --force.")
-    path = os.path.relpath(images.resolve(), out.resolve().parent)
+    for key in ("path", "name"):
+        if key in section:
+            section[key] = os.path.relpath(Path(section[key]).resolve(), out.resolve().parent)
     shown = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
     text = TEMPLATE.format(
         name=out.name,
-        path=yaml.safe_dump(path, default_style=None).splitlines()[0],
+        data=textwrap.indent(yaml.safe_dump(section, sort_keys=False, allow_unicode=True, width=10_000), "  ").rstrip(),
         summary=f"{len(labels)} classes: {shown}".replace("\n", " "),
     )
     write_text(out, text)

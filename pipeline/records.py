@@ -8,13 +8,13 @@ lie in [-1, 1]; `_lower` and `_upper` bound a 95 % interval; NaN (null in text) 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-CUE_TYPES = (
+CueType = Literal[
     "Background",
     "Co-occurring Objects",
     "Orientation",
@@ -24,8 +24,9 @@ CUE_TYPES = (
     "Lighting and Shadows",
     "Perspective and Angle",
     "Relative Size",
-)
+]
 """The nine types of MM-SpuBench (arXiv 2406.17126), with its own spelling."""
+CUE_TYPES: tuple[str, ...] = get_args(CueType)
 
 THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
 """The types whose cues may lie in a box; a cue of another type is a matter of the whole image."""
@@ -71,7 +72,7 @@ PROPERTIES = ("brightness", "contrast", "saturation", "tint_red", "tint_blue", "
 SCHEMAS: dict[str, pa.Schema] = {
     # ingest
     "images": _schema(
-        image_id=TEXT,  # blake2b of the bytes
+        image_id=TEXT,  # blake2b of the bytes, and of the annotations where there are any
         path=TEXT,  # relative to the data source's root
         label=TEXT,
         split=TEXT,  # selection | estimation
@@ -81,8 +82,19 @@ SCHEMAS: dict[str, pa.Schema] = {
         **dict.fromkeys(PROPERTIES, REAL),
     ),
     "quarantine": _schema(path=TEXT, reason=TEXT),
+    # what the data set itself says of an image; a row where it says anything
+    "annotations": _schema(
+        image_id=TEXT,
+        caption=TEXT,  # or empty
+        phrases=pa.list_(TEXT),  # what each box holds
+        boxes=pa.list_(BOX),
+        other_labels=pa.list_(TEXT),  # classes of the audit that the image has too: a row of `images` each
+    ),
     # predict: one row an image; vectors run over the classes of run.json in order
+    # (of a softmax; of a multimodal LLM log-odds and probabilities of Yes, each class for itself)
     "predictions": _schema(image_id=TEXT, predicted=TEXT, logits=VECTOR, scores=VECTOR),
+    # one row a question to a multimodal LLM; yes is a probability, NaN where the words say neither Yes nor No
+    "answers": _schema(image_id=TEXT, label=TEXT, prompt=TEXT, yes=REAL, answer=TEXT),
     # caption
     "captions": _schema(image_id=TEXT, caption=TEXT),
     # propose: one row a (class, attribute)
@@ -145,6 +157,26 @@ SCHEMAS: dict[str, pa.Schema] = {
         ravl_influence=REAL,
         object_overlap=REAL,  # mean share of the cue's boxes that lies in the class's own boxes
         selected=YES,  # chosen for ablation (decided on the selection half)
+    ),
+    # one row a (class, prompt) of a multimodal LLM, and one a class for the prompts that count together
+    "variants": _schema(
+        label=TEXT,
+        variant=TEXT,  # the prompt's name, or "all that count"
+        counts=YES,
+        n_present=WHOLE,
+        n_absent=WHOLE,
+        pa=REAL,  # perception accuracy: share of Yes about the class's own images
+        pa_lower=REAL,
+        pa_upper=REAL,
+        hr=REAL,  # hallucination rate: share of Yes about other images
+        hr_lower=REAL,
+        hr_upper=REAL,
+        cue_id=TEXT,  # the class's most promising cue, by the selection half
+        pa_gap_top_k=REAL,
+        hr_gap_top_k=REAL,
+        neither=REAL,  # share of answers that say neither Yes nor No; they count as not Yes
+        blank_yes=REAL,  # mean probability of Yes about pictures that show nothing
+        no_image_yes=REAL,  # probability of Yes to the question without an image
     ),
     # ablate: one row an edited image; the two rows of a pair differ in their arm alone
     "edits": _schema(

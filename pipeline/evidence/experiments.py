@@ -18,6 +18,7 @@ from pipeline.evidence.manipulation import operator_of
 from pipeline.evidence.places import arrangements, grow, other_patches, place_like, visible
 from pipeline.geometry import Boxes, area, as_boxes, inside
 from pipeline.images import RGB
+from pipeline.models.annotations import other_labels
 from pipeline.properties import BY_COLOR, CONTRARY, PROPERTY_CUES, property_score
 from pipeline.records import PROPERTIES
 from pipeline.store import key_of
@@ -96,11 +97,13 @@ class Planner:
         assignments: pa.Table,
         cues: pa.Table,
         presence: pa.Table,
+        annotations: pa.Table,
         audit: Audit,
         read: Callable[[Sequence[str]], dict[str, RGB]],
     ) -> None:
         self.audit = audit
         self.read = read
+        self._others = other_labels(annotations)
         self.cues = {row["cue_id"]: row for row in cues.to_pylist()}
         self.boxes = BoxFinder(list(self.cues.values()), detections, regions, assignments)
         self._things: dict[str, list[list[float]]] = defaultdict(list)
@@ -126,6 +129,10 @@ class Planner:
         at = {image_id: number for number, image_id in enumerate(self.ids)}
         self.score: Callable[[str, str], float] = lambda i, cue: float(scores[at[i], self.order[cue]])
         self.present: Callable[[str, str], bool] = lambda i, cue: bool(present[at[i], self.order[cue]])
+
+    def shows(self, image_id: str, label: str) -> bool:
+        """Whether a picture is of a class, by its label or by another that the data give it."""
+        return self.label[image_id] == label or label in self._others.get(image_id, ())
 
     def rng(self, *parts: str) -> np.random.Generator:
         """Random numbers that belong to these names under the audit's seed."""
@@ -177,6 +184,7 @@ def plan(
     cues: pa.Table,
     presence: pa.Table,
     measures: pa.Table,
+    annotations: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
@@ -193,7 +201,7 @@ def plan(
     if racing:
         most = math.ceil(RESERVE * audit.ablate.images)
         audit = audit.model_copy(update={"ablate": audit.ablate.model_copy(update={"images": most})})
-    planner = Planner(images, detections, regions, assignments, cues, presence, audit, read)
+    planner = Planner(images, detections, regions, assignments, cues, presence, annotations, audit, read)
     chosen: dict[str, list[str]] = {label: [] for label in classes}
     for row in measures.filter(pa.compute.equal(measures["split"], "selection")).to_pylist():
         if row["selected"]:
@@ -239,7 +247,8 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
     subjects = [
         i
         for i in planner.estimation
-        if (planner.label[i] == label) == removal and planner.present(i, cue_id) == removal
+        if (planner.label[i] == label if removal else not planner.shows(i, label))
+        and planner.present(i, cue_id) == removal
     ]
     rng = planner.rng(label, cue_id, direction)
     # the pool is larger than the experiment: some pictures have no place for the edit or its placebo
@@ -349,7 +358,7 @@ def donor_patches(
         others = other_patches(box, np.concatenate([boxes, avoid]), planner.things(image_id), rng)
         if len(others):
             patches.append((image_id, box, others, avoid))
-    strangers = [patch for patch in patches if planner.label[patch[0]] != label]
+    strangers = [patch for patch in patches if not planner.shows(patch[0], label)]
     return (strangers if len(strangers) >= LEAST_DONORS else patches)[:DONORS]
 
 

@@ -73,23 +73,31 @@ def _checked(
     return cues.astype(np.float64), index, weight
 
 
-def count(presence: ArrayLike, labels: ArrayLike, n_classes: int, weights: ArrayLike | None = None) -> Counts:
+def count(
+    presence: ArrayLike,
+    labels: ArrayLike,
+    n_classes: int,
+    weights: ArrayLike | None = None,
+    also: ArrayLike | None = None,
+) -> Counts:
     """Images of each class, and of all the others, with and without each cue.
 
     Args:
         presence: (n_images, n_cues), truth values.
         labels: (n_images,), class index in [0, n_classes).
         weights: (n_images,), for instance `group_weights`; 1 by default.
+        also: (n_images, n_classes), truth values: of which classes beside its label an image is too. It counts neither
+            for such a class, where it has a row of its own, nor among that class's others.
     """
     cues, index, weight = _checked(presence, labels, n_classes, weights)
     class_with, class_total = _sums(index, n_classes, cues, weight)
-    return _counts(class_with, class_total, weight @ cues, float(weight.sum()))
-
-
-def _counts(class_with: Reals, class_total: Reals, cue_total: Reals, total: float) -> Counts:
+    cue_total, total = weight @ cues, weight.sum()
+    if also is not None:  # then by class and cue, and by class
+        left_out = np.asarray(also, float) * weight[:, None]
+        cue_total, total = cue_total - left_out.T @ cues, total - left_out.sum(axis=0)
     class_without = class_total[:, None] - class_with
-    other_with = cue_total[None, :] - class_with
-    other_without = total - class_total[:, None] - other_with
+    other_with = cue_total - class_with
+    other_without = (total - class_total)[:, None] - other_with
     # weighted sums leave crumbs such as -1e-16 where the count is 0
     cells = (
         np.where(np.abs(cell) < 1e-9, 0.0, cell) for cell in (class_with, class_without, other_with, other_without)
@@ -125,6 +133,7 @@ def observed_gaps(
     n_classes: int,
     weights: ArrayLike | None = None,
     level: float = 0.95,
+    also: ArrayLike | None = None,
 ) -> Gaps:
     """Gaps in accuracy and in hallucination of every (class, cue), with Newcombe intervals.
 
@@ -135,26 +144,71 @@ def observed_gaps(
         presence: (n_images, n_cues), truth values.
         labels, predictions: (n_images,), class indices in [0, n_classes).
         weights: (n_images,), for instance `group_weights`; 1 by default.
+        also: see `count`.
     """
     cues, index, weight = _checked(presence, labels, n_classes, weights)
     predicted = np.asarray(predictions, np.int64)
     if len(predicted) != len(index) or (len(predicted) and not 0 <= predicted.min() <= predicted.max() < n_classes):
         raise ValueError(f"predictions must be {len(index)} class indices in [0, {n_classes})")
     hit = predicted == index
-    class_with, class_total = _sums(index, n_classes, cues, weight)
-    counts = _counts(class_with, class_total, weight @ cues, float(weight.sum()))
+    counts = count(presence, labels, n_classes, weights, also)
     correct_with, correct_total = _sums(index, n_classes, cues, weight * hit)
-    taken_with, taken_total = _sums(np.where(hit, -1, predicted), n_classes, cues, weight)
-    # a weighted count may pass its total by a rounding error
-    correct_with = np.clip(correct_with, 0, counts.class_with)
-    correct_without = np.clip(correct_total[:, None] - correct_with, 0, counts.class_without)
-    taken_with = np.clip(taken_with, 0, counts.other_with)
-    taken_without = np.clip(taken_total[:, None] - taken_with, 0, counts.other_without)
+    true = hit if also is None else hit | np.asarray(also, bool)[np.arange(len(index)), predicted]
+    taken_with, taken_total = _sums(np.where(true, -1, predicted), n_classes, cues, weight)
+    return _gaps(counts, counts, (correct_with, correct_total), (taken_with, taken_total), level)
+
+
+def answered_gaps(
+    presence: ArrayLike,
+    labels: ArrayLike,
+    yes: ArrayLike,
+    weights: ArrayLike | None = None,
+    level: float = 0.95,
+    also: ArrayLike | None = None,
+) -> Gaps:
+    """`observed_gaps` of a model that is asked about each class and may say Yes to several, or to none.
+
+    Args:
+        presence: (n_images, n_cues), truth values.
+        labels: (n_images,), class indices in [0, n_classes).
+        yes: (n_images, n_classes), 1 where it says Yes, 0 where No, NaN where it wasn't asked; such a pair counts
+            for the association of class and cue, but for no gap.
+        weights: (n_images,), for instance `group_weights`; 1 by default.
+        also: see `count`.
+    """
+    said = np.asarray(yes, float)
+    n_classes = said.shape[1]
+    cues, index, weight = _checked(presence, labels, n_classes, weights)
+    own = np.zeros(said.shape, bool)
+    own[np.arange(len(index)), index] = True
+    other = ~own if also is None else ~own & ~np.asarray(also, bool)
+    asked = ~np.isnan(said) * weight[:, None]
+    affirmed = np.nan_to_num(said) * weight[:, None]
+
+    def sums(values: Reals) -> tuple[Reals, Reals]:
+        return values.T @ cues, values.sum(axis=0)
+
+    (with_own, all_own), (with_other, all_other) = sums(asked * own), sums(asked * other)
+    cells = (with_own, all_own[:, None] - with_own, with_other, all_other[:, None] - with_other)
+    answered = Counts(*(np.where(np.abs(cell) < 1e-9, 0.0, cell) for cell in cells))
+    counts = count(presence, labels, n_classes, weights, also)
+    return _gaps(counts, answered, sums(affirmed * own), sums(affirmed * other), level)
+
+
+def _gaps(
+    counts: Counts, asked: Counts, correct: tuple[Reals, Reals], taken: tuple[Reals, Reals], level: float
+) -> Gaps:
+    # with the cue (n_classes, n_cues), and in all (n_classes,); a weighted count may pass its total by a rounding
+    # error
+    correct_with = np.clip(correct[0], 0, asked.class_with)
+    correct_without = np.clip(correct[1][:, None] - correct_with, 0, asked.class_without)
+    taken_with = np.clip(taken[0], 0, asked.other_with)
+    taken_without = np.clip(taken[1][:, None] - taken_with, 0, asked.other_without)
     return Gaps(
         presence_accuracy=newcombe_difference(
-            correct_with, counts.class_with, correct_without, counts.class_without, level
+            correct_with, asked.class_with, correct_without, asked.class_without, level
         ),
-        hallucination=newcombe_difference(taken_with, counts.other_with, taken_without, counts.other_without, level),
+        hallucination=newcombe_difference(taken_with, asked.other_with, taken_without, asked.other_without, level),
         counts=counts,
         correct_with=correct_with,
         correct_without=correct_without,

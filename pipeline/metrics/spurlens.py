@@ -173,6 +173,28 @@ def top_k_gaps(
     return pa, hr
 
 
+def answered_gaps(
+    scores: ArrayLike, labels: ArrayLike, yes: ArrayLike, rng: np.random.Generator, k: int = DEFAULT_K
+) -> tuple[Reals, Reals]:
+    """`pa_gap` and `hr_gap` of a multimodal LLM for every (class, cue); NaN as from `top_k_gaps`.
+
+    Args:
+        scores: (n_images, n_cues), presence.
+        labels: (n_images,), class indices.
+        yes: (n_prompts, n_images, n_classes), 1 where the answer about that class is Yes, NaN where none was asked.
+    """
+    scores, labels, yes = np.asarray(scores, float), np.asarray(labels), np.asarray(yes, float)
+    shape = (yes.shape[2], scores.shape[1])
+    pa, hr = np.full(shape, np.nan), np.full(shape, np.nan)
+    for c in range(shape[0]):
+        asked = ~np.isnan(yes[:, :, c]).all(axis=0)
+        for gaps, gap, members in ((pa, pa_gap, (labels == c) & asked), (hr, hr_gap, (labels != c) & asked)):
+            if members.sum() >= 2:
+                for cue in range(shape[1]):
+                    gaps[c, cue] = gap(yes[:, members, c], scores[members, cue], rng, k).gap
+    return pa, hr
+
+
 def _taken_at_the_end(order: Indices, labels: Indices, predictions: Indices, size: Indices, n: Indices) -> Reals:
     """(n_classes,): of the first size[c] images of `order` not of class c, how many are predicted as c."""
     # the end of class c stops after size[c] images of other classes, wherever its own images stand in the

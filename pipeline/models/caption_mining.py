@@ -137,6 +137,7 @@ class CaptionMiner:
         self.fingerprint = of_options(
             "caption_mining", {"version": VERSION, "most": most, "least_count": least_count, "z": z}
         )
+        self.contrast = self
         self._counted: dict[str, tuple[int, _Counts]] = {}
 
     def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:

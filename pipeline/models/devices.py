@@ -1,14 +1,15 @@
-"""Which device a model runs on, and how much at once."""
+"""Which device a model runs on, in which precision, and how much at once."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipeline.errors import UserError
 
 Batch = Annotated[int, Field(ge=1)]  # how many items go through a model together
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def pick(device: str) -> str:
@@ -36,3 +37,25 @@ def pick(device: str) -> str:
     if not there:
         raise UserError(f"device: torch finds no '{device}' on this machine. Use auto or cpu.")
     return device
+
+
+def precision(wanted: Precision, device: str) -> Precision:
+    """The numbers a model computes in: "auto" is bf16 on cuda (fp16 on cards without it), fp32 elsewhere.
+
+    Raises:
+        UserError: `device` isn't there.
+    """
+    if wanted != "auto":
+        return wanted
+    if device == "cpu" or not pick(device).startswith("cuda"):
+        return "fp32"
+    import torch
+
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def dtype(precision: Precision) -> Any:
+    """The torch type of a precision that isn't "auto"."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -22,6 +22,7 @@ class ListProposer:
 
     def __init__(self, by_class: dict[str, list[Attribute]], where: str) -> None:
         self.by_class, self.where = by_class, where
+        self.contrast = None
         content = {name: [(a.phrase, a.cue_type) for a in attributes] for name, attributes in by_class.items()}
         self.fingerprint = of_options("list", content)
 

@@ -12,8 +12,9 @@ from pydantic import Field
 from pipeline.geometry import Boxes, as_boxes, to_pixels
 from pipeline.images import RGB
 from pipeline.models import fingerprints
-from pipeline.models.devices import Batch
-from pipeline.models.open_clip_loading import ClipSource, LoadedClip, Precision, chunks, unit
+from pipeline.models.batching import Batch, Batches
+from pipeline.models.devices import Precision
+from pipeline.models.open_clip_loading import ClipSource, LoadedClip, unit
 from pipeline.models.protocols import Floats
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ def open_clip_encoder(
     pretrained: str | None = None,
     regions: Literal["roi_align", "crops"] = "roi_align",
     context: Annotated[float, Field(ge=0)] = 0.0,
-    precision: Precision = "fp32",
-    batch: Batch = 64,
+    precision: Precision = "auto",
+    batch: Batch = "auto",
+    trust_pickle: bool = False,
 ) -> OpenClipEncoder:
     """Embeddings by any open_clip model.
 
@@ -46,13 +48,15 @@ def open_clip_encoder(
         regions: "roi_align" makes one forward an image for all its boxes (see pipeline/models/roi.py);
             "crops" cuts each box out and encodes it alone: sharper for small boxes, a forward each.
         context: for crops: what is kept around the box, as a share of its width and height on each side.
-        precision: fp32, bf16 or fp16 (the latter two for a GPU).
-        batch: images in one forward; it doesn't change the answers.
+        precision: auto (bf16 or fp16 on cuda, else fp32), fp32, bf16, fp16.
+        batch: most images in one forward, or auto: as many as fit; it doesn't change the answers.
+        trust_pickle: a checkpoint that isn't safetensors is a pickle and can run code when it is opened.
 
     Raises:
-        UserError: the model isn't there, or open_clip doesn't know it.
+        UserError: the model isn't there, open_clip doesn't know it, or it is a pickle that isn't trusted.
     """
-    return OpenClipEncoder(ClipSource(name, pretrained, precision), regions, context, device, batch)
+    source = ClipSource(name, pretrained, precision, trust_pickle)
+    return OpenClipEncoder(source, regions, context, device, Batches(batch))
 
 
 class OpenClipEncoder:
@@ -60,13 +64,17 @@ class OpenClipEncoder:
 
     has_text = True
 
-    def __init__(self, source: ClipSource, regions: str, context: float, device: str, batch: int) -> None:
+    def __init__(self, source: ClipSource, regions: str, context: float, device: str, batches: Batches) -> None:
         self._source, self._regions, self._context = source, regions, context
-        self._device, self._batch = device, batch
-        options = {"source": source.fingerprint, "regions": regions}
-        if regions == "crops":
+        self._device, self._batches = device, batches
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """By the weights, how regions are made, and the precision."""
+        options = {"source": self._source.on(self._device).fingerprint, "regions": self._regions}
+        if self._regions == "crops":
             options["context"] = repr(self._context)
-        self.fingerprint = fingerprints.of_options("open_clip_encoder/1", options)
+        return fingerprints.of_options("open_clip_encoder/1", options)
 
     @cached_property
     def _clip(self) -> LoadedClip:
@@ -80,7 +88,7 @@ class OpenClipEncoder:
 
     def images(self, images: Sequence[RGB]) -> Floats:
         """(n, d) embeddings of whole images, rows of unit length."""
-        return self._clip.images(images, self._batch)
+        return self._clip.images(images, self._batches)
 
     def texts(self, texts: Sequence[str]) -> Floats:
         """(n, d) embeddings of texts as they are given (no template), rows of unit length."""
@@ -103,25 +111,28 @@ class OpenClipEncoder:
 
         from pipeline.models.roi import region_features
 
-        clip, parts = self._clip, []
+        clip = self._clip
+
+        def encode(rows: slice) -> Floats:
+            pixels = clip.pixels(images[rows], clip.squash)
+            places = [torch.from_numpy(of_image) for of_image in boxes[rows]]
+            return unit(region_features(self._stages, pixels, places, REGIONS_PER_IMAGE * len(places)))
+
         with torch.inference_mode():
-            for rows in chunks(len(images), self._batch):
-                pixels = clip.pixels(images[rows], clip.squash)
-                places = [torch.from_numpy(of_image) for of_image in boxes[rows]]
-                at_once = REGIONS_PER_IMAGE * self._batch
-                parts.append(unit(region_features(self._stages, pixels, places, at_once)))
-        return parts
+            return self._batches.run(len(images), encode, clip.device)
 
     def _crops(self, images: list[RGB], boxes: list[Boxes]) -> list[Floats]:
         import torch
 
-        clip, parts = self._clip, []
+        clip = self._clip
         owners = [(index, box) for index, of_image in enumerate(boxes) for box in of_image]
+
+        def encode(rows: slice) -> Floats:
+            cuts = [_cut(images[index], box, self._context) for index, box in owners[rows]]
+            return unit(clip.model.encode_image(clip.pixels(cuts, clip.squash)))
+
         with torch.inference_mode():
-            for rows in chunks(len(owners), self._batch):
-                cuts = [_cut(images[index], box, self._context) for index, box in owners[rows]]
-                parts.append(unit(clip.model.encode_image(clip.pixels(cuts, clip.squash))))
-        return parts
+            return self._batches.run(len(owners), encode, clip.device)
 
 
 def _cut(image: RGB, box: Boxes, context: float) -> RGB:

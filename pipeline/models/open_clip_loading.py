@@ -6,27 +6,28 @@ import importlib.util
 import json
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import UserError, nearest
 from pipeline.images import RGB
-from pipeline.models import devices, fingerprints
+from pipeline.models import devices, fingerprints, hub
+from pipeline.models.batching import Batches
+from pipeline.models.devices import Precision
 from pipeline.models.protocols import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Precision = Literal["fp32", "bf16", "fp16"]
-
 WEIGHTS = (".safetensors", ".bin", ".pth")  # what open_clip looks for in a local-dir
 MODEL_FILES = (*WEIGHTS, ".json", ".txt", ".model")  # and its configuration and tokenizer
 LOCAL, HUB = "local-dir:", "hf-hub:"
+TEXTS = 256  # texts in one forward
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,32 @@ class ClipSource:
     """Where an open_clip model comes from; checked when it is made, loaded when it is first used.
 
     `name` is "local-dir:FOLDER", "hf-hub:ORG/REPO" or a model name that open_clip knows; the latter needs
-    `pretrained`, a tag that open_clip knows or the path of a checkpoint.
+    `pretrained`, a tag that open_clip knows or the path of a checkpoint. A local file that is a pickle is opened
+    only with `trust_pickle`; of what comes from a hub nothing but the weights is read.
     """
 
     name: str
     pretrained: str | None = None
     precision: Precision = "fp32"
+    trust_pickle: bool = False
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("open_clip") is None:
             raise UserError("An open_clip model needs the package open_clip: pip install open_clip_torch")
         if self.name.startswith(LOCAL):
-            _check_folder(Path(self.name[len(LOCAL) :]))
+            _check_folder(Path(self.name[len(LOCAL) :]), self.trust_pickle)
         elif not self.name.startswith(HUB):
             _check_name(self.name, self.pretrained)
+            if self.pretrained and Path(self.pretrained).is_file():
+                hub.refuse_pickle("open_clip", Path(self.pretrained), self.trust_pickle)
+
+    def on(self, device: str) -> ClipSource:
+        """The same with the precision that "auto" means on a device."""
+        return replace(self, precision=devices.precision(self.precision, device))
 
     @cached_property
     def fingerprint(self) -> str:
-        """By the content of local files; for a hub by name and tag, even if it is rewritten."""
+        """By the content of local files; for a hub by name and tag, even if it is rewritten. See `on`."""
         content = None
         if self.name.startswith(LOCAL):
             content = fingerprints.of_path(self.name[len(LOCAL) :], MODEL_FILES)
@@ -69,11 +78,12 @@ class ClipSource:
             UserError: the weights are damaged, don't fit the configuration, or can't be downloaded.
         """
         device = devices.pick(device)
-        key = (self.fingerprint, device)
+        source = self.on(device)
+        key = (source.fingerprint, device)
         with _LOCK:
             loaded = _LOADED.get(key)
             if loaded is None:
-                loaded = _LOADED[key] = self._load(device)
+                loaded = _LOADED[key] = source._load(device)
             return loaded
 
     def _load(self, device: str) -> LoadedClip:
@@ -83,18 +93,32 @@ class ClipSource:
             _check_tag(self.name, self.pretrained)
         try:
             model, preprocess = open_clip.create_model_from_pretrained(
-                self.name, self.pretrained, precision=self.precision, device=device
+                self.name,
+                self.pretrained,
+                precision=self.precision,
+                device=device,
+                weights_only=not self.trust_pickle,
             )
             tokenizer = open_clip.get_tokenizer(self.name)
         except Exception as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
             reason = " ".join(str(error).split())[:300]
-            hint = (
-                "Its files don't belong together or are damaged."
-                if self.name.startswith(LOCAL)
-                else "Without a network, give the path of a folder on this machine: name: local-dir:FOLDER"
-            )
-            raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {hint}") from error
+            raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {self._hint()}") from error
         return LoadedClip(model.eval(), preprocess, tokenizer, device, self.precision)
+
+    def _hint(self) -> str:
+        import open_clip
+
+        if self.name.startswith(LOCAL) or (self.pretrained and Path(self.pretrained).is_file()):
+            return "Its files don't belong together or are damaged."
+        if self.name.startswith(HUB):
+            return hub.how_to_fetch(self.name[len(HUB) :], f"{LOCAL}FOLDER")
+        known = open_clip.get_pretrained_cfg(self.name.replace("/", "-"), self.pretrained)
+        if known.get("hf_hub"):
+            return hub.how_to_fetch(known["hf_hub"].strip("/"), f"{LOCAL}FOLDER")
+        return (
+            f"If it isn't on this machine, download {known['url']} where there is a network; bring the file here and "
+            "write pretrained: FILE and, since it is a pickle, trust_pickle: true"
+        )
 
     def _words(self) -> str:
         return f"'{self.name}'" + (f" with '{self.pretrained}'" if self.pretrained else "")
@@ -156,25 +180,28 @@ class LoadedClip:
         for index, image in enumerate(images):
             if rows[index] is None:
                 rows[index] = transform(Image.fromarray(image))
-        return torch.stack(rows).to(self.device, _dtype(self.precision))
+        return torch.stack(rows).to(self.device, devices.dtype(self.precision))
 
-    def images(self, images: Sequence[RGB], batch: int) -> Floats:
+    def images(self, images: Sequence[RGB], batches: Batches) -> Floats:
         """(n, d) unit-length embeddings of whole images, by the model's own preprocessing."""
         import torch
 
+        def encode(rows: slice) -> Floats:
+            return unit(self.model.encode_image(self.pixels(images[rows])))
+
         with torch.inference_mode():
-            parts = [unit(self.model.encode_image(self.pixels(images[rows]))) for rows in chunks(len(images), batch)]
+            parts = batches.run(len(images), encode, self.device)
         return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
 
-    def texts(self, texts: Sequence[str], batch: int = 256) -> Floats:
+    def texts(self, texts: Sequence[str]) -> Floats:
         """(n, d) unit-length embeddings of texts, which are cut at the model's context length."""
         import torch
 
+        def encode(rows: slice) -> Floats:
+            return unit(self.model.encode_text(self.tokenizer(list(texts[rows])).to(self.device)))
+
         with torch.inference_mode():
-            parts = [
-                unit(self.model.encode_text(self.tokenizer(list(texts[rows])).to(self.device)))
-                for rows in chunks(len(texts), batch)
-            ]
+            parts = Batches(TEXTS).run(len(texts), encode, self.device)
         return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
 
     def prompts(self, words: Sequence[str], templates: Sequence[str]) -> Floats:
@@ -189,11 +216,6 @@ class LoadedClip:
 
 _LOCK = threading.Lock()
 _LOADED: weakref.WeakValueDictionary[tuple[str, str], LoadedClip] = weakref.WeakValueDictionary()
-
-
-def chunks(count: int, batch: int) -> Iterator[slice]:
-    """Slices of at most `batch` items that cover range(count)."""
-    return (slice(start, start + batch) for start in range(0, count, batch))
 
 
 def unit(rows: Tensor) -> Floats:
@@ -216,13 +238,7 @@ def check_templates(templates: Sequence[str], where: str) -> None:
             raise UserError(f"{where}: the template '{template}' must hold one {{}} where the words go.")
 
 
-def _dtype(precision: Precision) -> Any:
-    import torch
-
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, trust_pickle: bool) -> None:
     config = folder / "open_clip_config.json"
     if not folder.is_dir():
         raise UserError(f"There is no model folder {folder}. Give one that holds open_clip_config.json and weights.")
@@ -234,8 +250,11 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"{config} is not JSON ({error}). Save the model again.") from None
     if not isinstance(settings, dict) or "model_cfg" not in settings:
         raise UserError(f"{config} has no 'model_cfg', so it is no open_clip configuration. Save the model again.")
-    if not any(file.suffix in WEIGHTS for file in folder.iterdir()):
+    weights = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS)
+    if not weights:
         raise UserError(f"{folder} holds no weights (such as open_clip_model.safetensors). Save the model again.")
+    if not any(file.suffix == ".safetensors" for file in weights):
+        hub.refuse_pickle("open_clip", weights[0], trust_pickle)
 
 
 def _check_name(name: str, pretrained: str | None) -> None:

@@ -1,18 +1,18 @@
-"""Structured questions to a language model behind any OpenAI-compatible endpoint: cached, logged, within a
-budget."""
+"""Questions to a model behind any OpenAI-compatible endpoint: cached by content, logged, within a budget."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import ipaddress
 import json
 import math
 import os
 import re
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,10 +20,16 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import BudgetReached, UserError
+from pipeline.models.ledger import Ledger
 from pipeline.models.words import clean
+from pipeline.store import write_text
 
 MOST_OUTPUT_TOKENS = 4096
-Messages = list[dict[str, str]]
+IMAGE_TOKENS = 800
+"""What one picture is taken to cost before the server says: about OpenAI's figure for 1024 x 1024 pixels."""
+Messages = list[dict[str, Any]]
+Read = Callable[[dict[str, Any]], Any]
+"""From a choice of the reply to what was asked for, or None where it can't be read."""
 
 
 class Budget(BaseModel):
@@ -48,8 +54,37 @@ class Price(BaseModel):
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What work will cost without any cached answer; `usd` is None where no price is known."""
+
+    calls: int
+    tokens: int
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class Question:
+    """One call: `parameters` are those of a chat completion beside the model and the temperature.
+
+    `subject` and `purpose` are for the log only: the class, and what is asked of it. `expected` is how many tokens
+    the reply may take, for the budget.
+    """
+
+    parameters: dict[str, Any]
+    read: Read
+    subject: str
+    purpose: str
+    expected: int
+
+    @property
+    def prompt_tokens(self) -> int:
+        """An estimate of what the messages take."""
+        return sum(_content_tokens(message["content"]) for message in self.parameters["messages"])
+
+
+@dataclass(frozen=True)
 class Reply:
-    """`data` is the JSON of the reply, or None; `outcome` is ok, refused, truncated, unusable or
+    """`data` is what `Question.read` made of the reply, or None; `outcome` is ok, refused, truncated, unusable or
     unsupported."""
 
     data: Any
@@ -57,6 +92,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached: bool = False
+    retries: int = 0
 
 
 def estimate_tokens(text: str) -> int:
@@ -64,17 +100,41 @@ def estimate_tokens(text: str) -> int:
     return math.ceil(len(text) / 4)
 
 
+def _content_tokens(content: str | list[dict[str, Any]]) -> int:
+    if isinstance(content, str):
+        return estimate_tokens(content)
+    return sum(estimate_tokens(part["text"]) if part["type"] == "text" else IMAGE_TOKENS for part in content)
+
+
+def in_schema(
+    messages: Messages, schema: type[BaseModel], subject: str, purpose: str, expected: int, structured: bool = True
+) -> Question:
+    """A question that is answered in JSON. `structured` has the server hold the reply to `schema`; otherwise the words
+    must do it."""
+    parameters: dict[str, Any] = {"messages": messages, "max_completion_tokens": MOST_OUTPUT_TOKENS}
+    if structured:
+        form = {"name": schema.__name__, "strict": True, "schema": schema.model_json_schema()}
+        parameters["response_format"] = {"type": "json_schema", "json_schema": form}
+    return Question(parameters, lambda choice: read_json(text_of(choice)), subject, purpose, expected)
+
+
+def text_of(choice: dict[str, Any]) -> str:
+    """The words of a reply."""
+    return str(choice["message"].get("content") or "")
+
+
 def is_loopback(url: str | None) -> bool:
     """Does a URL lead to this machine?"""
     host = urlsplit(url or "").hostname or ""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 class ChatClient:
-    """Asks one model; `calls`, `tokens` and `usd` are what this client has spent."""
+    """Asks one model; `calls`, `tokens`, `usd` and `retries` are what this client has spent, and may be used by
+    several threads."""
 
     def __init__(
         self,
@@ -88,189 +148,223 @@ class ChatClient:
         retries: int,
         timeout: float,
         cache: Path,
+        ledger: Ledger | None = None,
+        section: str = "propose",
     ) -> None:
         self.model, self.budget, self.price, self.temperature = model, budget, price, temperature
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
-        self.retries, self.timeout, self.api_key_env = retries, timeout, api_key_env
-        self.folder, self.log = Path(cache) / "llm", Path(cache) / "llm.jsonl"
-        self.calls, self.tokens, self.usd = 0, 0, 0.0
+        self.most_retries, self.timeout, self.api_key_env, self.section = retries, timeout, api_key_env, section
+        self.folder = Path(cache) / "llm"
+        self.ledger = ledger or Ledger(Path(cache) / "llm.jsonl")
+        self.calls, self.tokens, self.usd, self.retries = 0, 0, 0.0, 0
+        self.unsupported: set[str] = set()
+        self._promised = [0, 0, 0.0]  # calls, tokens and dollars of questions that are under way
+        self._lock = threading.Lock()
         if budget.usd is not None and price is None:
             raise UserError(
-                "propose: budget.usd needs 'price: {input: ..., output: ...}' (US dollars a million tokens)."
+                f"{section}: budget.usd needs 'price: {{input: ..., output: ...}}' (US dollars a million tokens)."
             )
+        if not re.fullmatch(r"[A-Za-z_]\w*", api_key_env):  # perhaps the key itself: it isn't repeated
+            raise UserError(
+                f"{section}: 'api_key_env' must be the name of an environment variable that holds the key, never the "
+                "key itself."
+            )
+        if "@" in urlsplit(self.base_url or "").netloc:
+            raise UserError(f"{section}: 'base_url' holds a user or a password: a configuration is no place for it.")
         if not os.environ.get(api_key_env) and not is_loopback(self.base_url):
             raise UserError(
-                f"propose: no key for the language model '{model}': set the environment variable "
+                f"{section}: no key for the language model '{model}': set the environment variable "
                 f"{api_key_env}, or name a server on this machine in 'base_url'."
             )
 
     @functools.cached_property
-    def _client(self) -> Any:
+    def api(self) -> Any:
+        """The OpenAI client."""
         from openai import OpenAI
 
         key = os.environ.get(self.api_key_env) or "none"
-        return OpenAI(api_key=key, base_url=self.base_url, max_retries=self.retries, timeout=self.timeout)
+        return OpenAI(api_key=key, base_url=self.base_url, max_retries=self.most_retries, timeout=self.timeout)
 
-    def ask(
-        self,
-        messages: Messages,
-        schema: type[BaseModel],
-        *,
-        subject: str,
-        purpose: str,
-        expected: int,
-        structured: bool = True,
-    ) -> Reply:
-        """One question. `structured` has the server hold the reply to `schema`; otherwise the words must do
-        it.
-
-        Args:
-            subject, purpose: for the log only: the class, and what is asked of it.
-            expected: tokens that the reply may take, for the budget.
+    def ask(self, question: Question) -> Reply:
+        """The reply to one question, from the cache where it was asked before.
 
         Raises:
             BudgetReached: the call would exceed the budget; nothing was asked.
             UserError: the server can't be reached, or refuses the key, the model or the request.
         """
-        parameters: dict[str, Any] = {
-            "model": self.model,
-            "messages": messages,
-            "max_completion_tokens": MOST_OUTPUT_TOKENS,
-        }
-        if self.temperature is not None:
-            parameters["temperature"] = self.temperature
-        identity = [parameters, self.base_url, schema.model_json_schema() if structured else None]
-        digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
-        kept = self._kept(digest)
+        kept = self.kept(question)
         if kept is not None:
-            self._write_log(subject, purpose, kept, 0.0)
+            self.note(question, kept, 0.0)
             return kept
-        prompt = sum(estimate_tokens(message["content"]) for message in messages)
-        self._check_budget(prompt, expected)
+        self.promise(question)
         started = time.monotonic()
-        reply = self._call(parameters, schema if structured else None, prompt)
-        self._write_log(subject, purpose, reply, time.monotonic() - started)
-        if reply.outcome == "ok":
-            self._keep(digest, reply)
+        try:
+            reply = self._call(question)
+        except UserError as error:
+            self.note(question, Reply(None, "failed", retries=self._retried(error)), time.monotonic() - started)
+            raise
+        finally:
+            self.promise(question, -1)
+        self.settle(question, reply, time.monotonic() - started)
         return reply
 
-    def _check_budget(self, prompt: int, expected: int) -> None:
-        budget = self.budget
-        if budget.calls is not None and self.calls >= budget.calls:
+    def promise(self, question: Question, sign: int = 1) -> None:
+        """Set aside what a question may cost; with sign -1 no longer.
+
+        Raises:
+            BudgetReached: there isn't so much left.
+        """
+        prompt, expected = question.prompt_tokens, question.expected
+        usd = self.price.usd(prompt, expected) if self.price else 0.0
+        with self._lock:
+            if sign > 0:
+                self._check_budget(prompt + expected, usd)
+            for at, amount in enumerate((1, prompt + expected, usd)):
+                self._promised[at] += sign * amount
+
+    def _check_budget(self, tokens: int, usd: float) -> None:
+        budget, (calls_due, tokens_due, usd_due) = self.budget, self._promised
+        if budget.calls is not None and self.calls + calls_due >= budget.calls:
             raise BudgetReached(f"the budget of {budget.calls} calls of the language model is spent")
-        if budget.tokens is not None and self.tokens + prompt + expected > budget.tokens:
+        if budget.tokens is not None and self.tokens + tokens_due + tokens > budget.tokens:
             raise BudgetReached(
                 f"{self.tokens} of the budget of {budget.tokens} tokens are spent; the next call needs more"
             )
-        if budget.usd is not None and self.price and self.usd + self.price.usd(prompt, expected) > budget.usd:
+        if budget.usd is not None and self.usd + usd_due + usd > budget.usd:
             raise BudgetReached(
                 f"{self.usd:.4f} of the budget of {budget.usd} US dollars are spent; the next call needs more"
             )
 
-    def _call(self, parameters: dict[str, Any], schema: type[BaseModel] | None, prompt: int) -> Reply:
-        import openai
-
-        completions = self._client.chat.completions.with_raw_response
-        try:
-            # the raw body, for a reply that doesn't fit the schema has been paid for too, and may be mended
-            raw = (
-                completions.create(**parameters)
-                if schema is None
-                else completions.parse(**parameters, response_format=schema)
-            )
-            body = json.loads(raw.text)
-            choice = body["choices"][0]
-            message, reason = choice["message"], choice.get("finish_reason")
-            content = message.get("content") or ""
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            if schema is not None and re.search(r"response_format|json_schema|schema|structured", str(error)):
-                self.calls += 1
-                return Reply(None, "unsupported")
-            raise self._user_error(error) from None
-        except openai.OpenAIError as error:
-            raise self._user_error(error) from None
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    def settle(self, question: Question, reply: Reply, seconds: float) -> None:
+        """Count, note and keep the reply to a question that was asked."""
+        with self._lock:
             self.calls += 1
-            return Reply(None, "unusable")
-        usage = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-        counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-        n_prompt = counts[0] if isinstance(counts[0], int) else prompt
-        n_completion = counts[1] if isinstance(counts[1], int) else estimate_tokens(str(content))
-        self.calls += 1
-        self.tokens += n_prompt + n_completion
-        self.usd += self.price.usd(n_prompt, n_completion) if self.price else 0.0
-        data, outcome = None, "truncated" if reason == "length" else "unusable"
-        if message.get("refusal") or reason == "content_filter":
-            outcome = "refused"
-        elif outcome == "unusable":
-            data = read_json(str(content))
-            outcome = "ok" if data is not None else "unusable"
-        return Reply(data, outcome, n_prompt, n_completion)
+            self.tokens += reply.prompt_tokens + reply.completion_tokens
+            self.usd += self._usd(reply) or 0.0
+            self.retries += reply.retries
+        self.note(question, reply, seconds)
+        if reply.outcome == "ok":
+            self._keep(question, reply)
 
-    def _user_error(self, error: Exception) -> UserError:
+    def body(self, question: Question) -> dict[str, Any]:
+        """What is sent."""
+        sent = {"model": self.model, **question.parameters}
+        if self.temperature is not None:
+            sent.setdefault("temperature", self.temperature)
+        return sent
+
+    def _call(self, question: Question) -> Reply:
         import openai
 
-        where = self.base_url or "the OpenAI API"
+        try:
+            # the raw body: a reply of another form than expected has been paid for too, and may be mended
+            raw = self.api.chat.completions.with_raw_response.create(**self.body(question))
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            for option in ("response_format", "logprobs"):
+                words = r"response_format|json_schema|schema|structured" if option == "response_format" else "logprob"
+                if option in question.parameters and re.search(words, str(error)):
+                    self.unsupported.add(option)
+                    return Reply(None, "unsupported")
+            raise self.user_error(error) from None
+        except openai.OpenAIError as error:
+            raise self.user_error(error) from error
+        return self.read(question, raw.text, raw.retries_taken)
+
+    def read(self, question: Question, body: str, retries: int = 0) -> Reply:
+        """A reply from the JSON text of a chat completion, whatever it is."""
+        key = os.environ.get(self.api_key_env)
+        try:
+            completion = json.loads(body.replace(key, "***") if key else body)
+            choice = completion["choices"][0]
+            content, reason, refusal = text_of(choice), choice.get("finish_reason"), choice["message"].get("refusal")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            return Reply(None, "unusable", retries=retries)
+        usage = completion.get("usage") if isinstance(completion.get("usage"), dict) else {}
+        counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+        n_prompt = counts[0] if isinstance(counts[0], int) else question.prompt_tokens
+        n_completion = counts[1] if isinstance(counts[1], int) else estimate_tokens(content)
+        data = None
+        if refusal or reason == "content_filter":
+            outcome = "refused"
+        elif reason == "length" and question.expected > 1:  # of one token nothing can be cut off
+            outcome = "truncated"
+        else:
+            data = question.read(choice)
+            outcome = "ok" if data is not None else "unusable"
+        return Reply(data, outcome, n_prompt, n_completion, retries=retries)
+
+    def user_error(self, error: Exception) -> UserError:
+        """An error of the OpenAI client in one plain line without the key."""
+        import openai
+
+        where = f"{self.section}: {self.base_url or 'the OpenAI API'}"
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            return UserError(f"propose: {where} refuses the key: check the environment variable {self.api_key_env}.")
+            return UserError(f"{where} refuses the key: check the environment variable {self.api_key_env}.")
         if isinstance(error, openai.APITimeoutError):
-            return UserError(
-                f"propose: {where} gave no answer in {self.timeout:g} s: raise 'timeout', or try again later."
-            )
+            return UserError(f"{where} gave no answer in {self.timeout:g} s: raise 'timeout', or try again later.")
         if isinstance(error, openai.APIConnectionError):
             cause = error.__cause__ or error
             return UserError(
-                f"propose: {where} can't be reached ({clean(str(cause))}): is the server running, is 'base_url' right?"
+                f"{where} can't be reached ({clean(str(cause))}): is the server running, is 'base_url' right?"
             )
         if isinstance(error, openai.NotFoundError):
-            return UserError(f"propose: {where} doesn't know the model '{self.model}' (or 'base_url' lacks its '/v1').")
+            return UserError(f"{where} doesn't know the model '{self.model}' (or 'base_url' lacks its '/v1').")
         if isinstance(error, openai.RateLimitError):
-            return UserError(
-                f"propose: {where} allows no more calls now: wait, or check the account. What is answered is kept."
-            )
+            return UserError(f"{where} allows no more calls now: wait, or check the account. What is answered is kept.")
         status = getattr(error, "status_code", None)
         said = "" if status is None else f" (status {status})"
         body = getattr(error, "body", None)
         detail = body.get("message") if isinstance(body, dict) else None
         detail = str(detail or "no reason given").replace(os.environ.get(self.api_key_env) or "\0", "***")
-        return UserError(
-            f"propose: {where} failed{said}: {clean(detail)}. What is answered is kept: run it again later."
-        )
+        return UserError(f"{where} failed{said}: {clean(detail)}. What is answered is kept: run it again later.")
 
-    def _kept(self, digest: str) -> Reply | None:
+    def _retried(self, error: UserError) -> int:
+        """How often a failed call was made again: the OpenAI client tries what may pass as often as it may."""
+        import openai
+
+        cause = error.__cause__
+        passing = isinstance(cause, openai.APIConnectionError | openai.RateLimitError | openai.InternalServerError)
+        return self.most_retries if passing else 0
+
+    def digest(self, question: Question) -> str:
+        """What makes two questions the same."""
+        identity = json.dumps([self.base_url, self.body(question)], sort_keys=True)
+        return hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+
+    def kept(self, question: Question) -> Reply | None:
+        """The reply of an earlier time."""
         try:
-            kept = json.loads((self.folder / f"{digest}.json").read_text(encoding="utf-8"))
+            file = self.folder / f"{self.digest(question)}.json"
+            kept = json.loads(file.read_text(encoding="utf-8"))
             return Reply(kept["data"], "ok", kept["prompt_tokens"], kept["completion_tokens"], cached=True)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def _keep(self, digest: str, reply: Reply) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / f"{digest}.json"
-        content = {
-            "data": reply.data,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-        }
-        part = file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        part.replace(file)
+    def _keep(self, question: Question, reply: Reply) -> None:
+        counts = {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+        content = json.dumps({"data": reply.data, **counts}, ensure_ascii=False)
+        write_text(self.folder / f"{self.digest(question)}.json", content)
 
-    def _write_log(self, subject: str, purpose: str, reply: Reply, seconds: float) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "model": self.model,
-            "class": subject,
-            "purpose": purpose,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-            "cached": reply.cached,
-            "outcome": reply.outcome,
-            "seconds": round(seconds, 3),
-        }
-        with self.log.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    def _usd(self, reply: Reply) -> float | None:
+        return self.price.usd(reply.prompt_tokens, reply.completion_tokens) if self.price else None
+
+    def note(self, question: Question, reply: Reply, seconds: float) -> None:
+        """Write a call to the log; never what was asked or answered, nor the key."""
+        self.ledger.write(
+            {
+                "section": self.section,
+                "model": self.model,
+                "class": question.subject,
+                "purpose": question.purpose,
+                "prompt_tokens": reply.prompt_tokens,
+                "completion_tokens": reply.completion_tokens,
+                "usd": None if reply.cached else self._usd(reply),
+                "cached": reply.cached,
+                "outcome": reply.outcome,
+                "retries": reply.retries,
+                "seconds": round(seconds, 3),
+            }
+        )
 
 
 def read_json(text: str) -> Any:

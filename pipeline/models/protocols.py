@@ -7,9 +7,9 @@ configuration. Making one is cheap and reads no weights; weights load at the fir
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,73 @@ Floats = NDArray[np.float32]
 
 
 class Classifier(Protocol):
-    """A model under test: scores each image for each class of the audit."""
+    """A model under test: scores each image for each class of the audit.
+
+    One whose inside can be looked at may also offer `region_encoder(regions, context, batches) -> RegionEncoder`: its
+    own backbone, for `embed: {kind: model}` (pipeline/models/model_encoder.py says what the arguments are).
+    """
 
     fingerprint: str
 
     def logits(self, images: Sequence[RGB]) -> Floats:
         """(n, classes) before softmax, in the order of the classes it was made for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to questions with Yes or No: `yes` (n, classes, prompts) is a probability, NaN where the words say
+    neither; `texts`, of the same shape, are the words (None where nothing was asked); `prompts` names the last axis."""
+
+    yes: Floats
+    texts: NDArray[np.object_]
+    prompts: tuple[str, ...]
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """(n, classes, prompts): what was asked."""
+        return np.array([text is not None for text in self.texts.flat], dtype=bool).reshape(self.texts.shape)
+
+
+@runtime_checkable
+class YesNoModel(Protocol):
+    """A model under test that is asked about each class: its classes don't exclude each other.
+
+    It is a Classifier whose logits are log-odds of Yes, averaged over the prompts that count.
+    """
+
+    fingerprint: str
+
+    @property
+    def prompts(self) -> Collection[str]:
+        """Names of all prompts, in order."""
+        ...
+
+    @property
+    def counts(self) -> tuple[bool, ...]:
+        """Which prompts the answer is averaged over, the others being rows to compare."""
+        ...
+
+    def logits(self, images: Sequence[RGB]) -> Floats:
+        """(n, classes): log-odds of Yes."""
+        ...
+
+    def answers(self, images: Sequence[RGB | None], every: bool = True) -> Answers:
+        """Of every prompt, or of those that count; None is a question without an image."""
+        ...
+
+
+@runtime_checkable
+class RecordedAnswers(Protocol):
+    """A model under test that is known by its answers alone: it can't be shown an edited image.
+
+    One that is also a YesNoModel has recorded `Answers`, any other logits.
+    """
+
+    fingerprint: str
+
+    def recorded(self, image_ids: Sequence[str], paths: Sequence[str], classes: Sequence[str]) -> Floats | Answers:
+        """(n, classes) logits, or the answers, of images of the data source; `classes` are the data's labels."""
         ...
 
 
@@ -36,7 +97,7 @@ class Captioner(Protocol):
     fingerprint: str
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
-        """One caption an image, in order."""
+        """One caption an image, in order; an empty one where there is none to be had."""
         ...
 
 
@@ -86,22 +147,34 @@ class Attribute:
     cue_type: str
     reason: str = ""
     score: float = float("nan")
+    source: str = ""  # which proposers named it, where that is not the configured one alone
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """What a proposer returns for one class, with the calls and tokens that it cost."""
+    """What a proposer returns for one class, with the calls and tokens that it cost, what of the replies could not be
+    used, and why there is no more, if a budget was reached."""
 
     attributes: tuple[Attribute, ...]
     calls: int = 0
     tokens: int = 0
     dropped: int = 0
+    stopped: str = ""
 
 
 class Proposer(Protocol):
-    """Lists attributes that may be spurious for a class."""
+    """Lists attributes that may be spurious for a class.
+
+    A proposer may also have `ahead(classes, captions)`, which is called once before all classes, and
+    `estimate(classes, captions)`, for a dry run.
+    """
 
     fingerprint: str
+
+    @property
+    def contrast(self) -> Proposer | None:
+        """What may be asked, at no cost, to contrast any captions with any others; None if nothing."""
+        ...
 
     def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
         """`captions` maps each class to the captions of its images in the selection half."""

@@ -2,99 +2,128 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, nearest
 from pipeline.images import RGB
-from pipeline.models import devices, fingerprints
-from pipeline.models.devices import Batch
+from pipeline.models import devices, fingerprints, hub
+from pipeline.models.batching import Batch, Batches
+from pipeline.models.devices import Precision
 from pipeline.models.protocols import Floats
 
 PROMPT = "Describe the image."
+FLORENCE_TASK = "<DETAILED_CAPTION>"
 YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 NO = ("no", "No", "NO", " no", " No", " NO")
-# read from a model's folder: weights, configuration, tokenizer, chat template
-MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
+START = 16  # images in the first forward
 WORDLESS = frozenset({"blip", "git", "vision-encoder-decoder"})  # caption without a prompt, and continue one
 
 
 def transformers_captioner(
     device: str,
+    where: str = "caption",
     *,
     name: str,
     prompt: str = PROMPT,
     max_new_tokens: Annotated[int, Field(ge=1)] = 60,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    batch: Batch = 16,
+    longest_side: Annotated[int, Field(ge=0)] = 0,
+    precision: Precision = "auto",
+    batch: Batch = "auto",
+    trust_pickle: bool = False,
 ) -> TransformersCaptioner:
     """Captions by greedy decoding.
 
-    A model with a chat template is asked `prompt` about the image; another gets `prompt` as it is, such as
-    "<CAPTION>" for Florence-2. BLIP and its like caption without a prompt; one that isn't the default they
-    continue.
+    A model with a chat template (LLaVA, SmolVLM, Idefics3, Qwen-VL and others) is asked `prompt` about the image;
+    another gets `prompt` as it is. Florence-2 (the one that transformers knows, of the model type florence2) takes a
+    task for a prompt, by default <DETAILED_CAPTION>. BLIP and its like caption without a prompt; one that isn't the
+    default they continue.
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps.
+        where: the section whose mistakes it tells.
         name: a folder that holds the model, or its name on the hub (ORG/REPO).
         prompt: what the model is asked.
         max_new_tokens: longest caption, in tokens.
-        precision: fp32, bf16 or fp16 (the latter two for a GPU).
-        batch: images in one forward.
+        longest_side: larger images are brought to this many pixels first; 0: as they are. A model that sees images in
+            their own size (Qwen-VL) or in tiles (SmolVLM, Idefics3) takes time and memory by their pixels.
+        precision: auto (bf16 or fp16 on cuda, else fp32), fp32, bf16, fp16.
+        batch: most images in one forward, or auto: as many as fit.
+        trust_pickle: weights that aren't safetensors are a pickle and can run code when they are opened.
 
     Raises:
-        UserError: transformers isn't installed, or the folder isn't there or holds no model.
+        UserError: transformers isn't installed, or the folder isn't there, holds no model or a pickle that isn't
+            trusted.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise UserError("caption: the back end 'transformers' needs the package: pip install transformers torch")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(f"caption: {name} holds no config.json, so it is no transformers model.")
-    elif folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
-        raise UserError(f"caption: there is no model folder {name}. Give one, or a name on the hub (ORG/REPO).")
-    return TransformersCaptioner(name, prompt, max_new_tokens, precision, device, batch)
+    hub.check_transformers(where, name, trust_pickle)
+    batches = Batches(batch, START)
+    return TransformersCaptioner(
+        where, name, prompt, max_new_tokens, longest_side, precision, device, batches, trust_pickle
+    )
 
 
 class TransformersCaptioner:
     """See :func:`transformers_captioner`."""
 
-    def __init__(self, name: str, prompt: str, max_new_tokens: int, precision: str, device: str, batch: int) -> None:
-        self._name, self._prompt, self._longest = name, prompt, max_new_tokens
-        self._precision, self._device, self._batch = precision, device, batch
+    def __init__(
+        self,
+        where: str,
+        name: str,
+        prompt: str,
+        max_new_tokens: int,
+        longest_side: int,
+        precision: Precision,
+        device: str,
+        batches: Batches,
+        trust_pickle: bool,
+    ) -> None:
+        self._where, self._name, self._prompt = where, name, prompt
+        self._longest, self._side = max_new_tokens, longest_side
+        self._wanted, self._device, self._batches = precision, device, batches
+        self._trust = trust_pickle
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """By the weights, the prompt, the longest caption, how images are made smaller, and the precision."""
         options = {
-            "weights": fingerprints.of_path(name, MODEL_FILES) if Path(name).is_dir() else name,
-            "prompt": prompt,
-            "max_new_tokens": max_new_tokens,
-            "precision": precision,
+            "weights": hub.content(self._name),
+            "prompt": self._prompt,
+            "max_new_tokens": self._longest,
+            "precision": self._precision,
+            **({"longest_side": self._side} if self._side else {}),
         }
-        self.fingerprint = fingerprints.of_options("transformers_captioner/1", options)
+        return fingerprints.of_options("transformers_captioner/1", options)
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
         """One caption an image, in order, with white space tidied."""
+        return self.replies(images, [self._asked] * len(images), self._longest)
+
+    def replies(self, images: Sequence[RGB | None], questions: Sequence[str], longest: int) -> list[str]:
+        """What the model says to each image's own question in at most so many tokens, with white space tidied.
+
+        All images or none may be None: a question without an image, for models with a chat template.
+        """
         import torch
 
-        found: list[str] = []
-        for start in range(0, len(images), self._batch):
-            some = images[start : start + self._batch]
-            inputs = self._inputs(some, [self._prompt] * len(some))
+        def reply(rows: slice) -> list[str]:
+            inputs = self._inputs(images[rows], questions[rows])
             with torch.inference_mode():
-                tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._longest)
+                tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=longest)
             # a decoder repeats what it was given before it goes on; an encoder-decoder doesn't
             given = inputs.get("input_ids")
             if given is not None and torch.equal(tokens[:, : given.shape[1]], given):
                 tokens = tokens[:, given.shape[1] :]
-            found += self._processor.batch_decode(tokens, skip_special_tokens=True)
-        return [" ".join(text.split()) for text in found]
+            texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
+            return [self._tidied(text, question) for text, question in zip(texts, questions[rows], strict=True)]
 
-    def yes_probability(self, images: Sequence[RGB], questions: Sequence[str]) -> Floats:
+        parts = self._batches.run(len(images), reply, self._on)
+        return [" ".join(text.split()) for part in parts for text in part]
+
+    def yes_probability(self, images: Sequence[RGB | None], questions: Sequence[str]) -> Floats:
         """(n,) probability of Yes against No as the first word of the answer to each image's own question.
 
         The probabilities of the spellings of yes are summed, and those of no; what else the model might say
@@ -106,9 +135,8 @@ class TransformersCaptioner:
         import torch
 
         yes, no = self._answers
-        parts = []
-        for start in range(0, len(images), self._batch):
-            rows = slice(start, start + self._batch)
+
+        def ask(rows: slice) -> Floats:
             with torch.inference_mode():
                 out = self._model.generate(
                     **self._inputs(images[rows], list(questions[rows])),
@@ -120,7 +148,9 @@ class TransformersCaptioner:
                 )
             logits = out.logits[0].float()
             odds = torch.logsumexp(logits[:, yes], dim=1) - torch.logsumexp(logits[:, no], dim=1)
-            parts.append(torch.sigmoid(odds).cpu().numpy())
+            return torch.sigmoid(odds).cpu().numpy()
+
+        parts = self._batches.run(len(images), ask, self._on)
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     @cached_property
@@ -128,30 +158,54 @@ class TransformersCaptioner:
         return devices.pick(self._device)
 
     @cached_property
+    def _precision(self) -> Precision:
+        return devices.precision(self._wanted, self._device)
+
+    @cached_property
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        processor = self._from_pretrained(AutoProcessor)
+        processor = hub.load_transformers(self._where, AutoProcessor, self._name)
         tokenizer = processor.tokenizer
-        tokenizer.padding_side = "left"  # a batch goes on from each prompt's own end
+        if not self._model.config.is_encoder_decoder:
+            tokenizer.padding_side = "left"  # a batch goes on from each prompt's own end
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return processor
 
     @cached_property
     def _model(self) -> Any:
-        import torch
         from transformers import AutoModelForImageTextToText
 
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self._precision]
-        model, info = self._from_pretrained(AutoModelForImageTextToText, dtype=dtype, output_loading_info=True)
-        if info["missing_keys"]:  # transformers would go on with random numbers in their place
-            first = sorted(info["missing_keys"])[0]
-            raise UserError(
-                f"caption: the weights in {self._name} lack {len(info['missing_keys'])} of the model's "
-                f"tensors ({first}, ...). Get or save the model again."
-            )
-        return model.eval().to(self._on)
+        dtype = devices.dtype(self._precision)
+        model = hub.load_transformers_model(
+            self._where, AutoModelForImageTextToText, self._name, self._trust, dtype=dtype
+        )
+        return model.to(self._on)
+
+    @property
+    def _tasks(self) -> dict[str, str]:
+        """Florence-2's tasks and what each answers with; none for another model."""
+        return getattr(self._processor, "tasks_answer_post_processing_type", {})
+
+    def _tidied(self, text: str, question: str) -> str:
+        """What a model says to a task, without its marks; to a question as it is."""
+        if question not in self._tasks:
+            return text
+        return self._processor.post_process_generation(text=text, task=question)[question]
+
+    @cached_property
+    def _asked(self) -> str:
+        """The prompt that the model understands."""
+        if not self._tasks:
+            return self._prompt
+        prompt = FLORENCE_TASK if self._prompt == PROMPT else self._prompt
+        # tasks with an input (such as a region) are no captions, and the others must stand alone
+        known = [task for task in self._processor.task_prompts_without_inputs if self._tasks.get(task) == "pure_text"]
+        if prompt not in known:
+            why = f"'{prompt}' is no task by which {self._name} captions."
+            raise UserError(f"{self._where}: {why} {nearest(prompt, known)}")
+        return prompt
 
     @cached_property
     def _answers(self) -> tuple[list[int], list[int]]:
@@ -163,20 +217,26 @@ class TransformersCaptioner:
 
         yes, no = first(YES), first(NO)
         if not yes - no or not no - yes:
-            raise UserError(f"{self._name}: its tokenizer can't tell yes from no by their first tokens.")
+            raise UserError(f"{self._where}: {self._name}: its tokenizer can't tell yes from no by their first tokens.")
         return sorted(yes - no), sorted(no - yes)
 
-    def _inputs(self, images: Sequence[RGB], prompts: Sequence[str]) -> Any:
+    def _inputs(self, images: Sequence[RGB | None], prompts: Sequence[str]) -> Any:
         from PIL import Image
 
-        pictures = [Image.fromarray(image) for image in images]
+        pictures = [None if image is None else Image.fromarray(image) for image in images]
+        for picture in pictures if self._side else ():
+            if picture is not None:
+                picture.thumbnail((self._side, self._side))  # never larger than it is
         processor = self._processor
         if getattr(processor, "chat_template", None):
             talks = [
                 [
                     {
                         "role": "user",
-                        "content": [{"type": "image", "image": picture}, {"type": "text", "text": prompt}],
+                        "content": [
+                            *([] if picture is None else [{"type": "image", "image": picture}]),
+                            {"type": "text", "text": prompt},
+                        ],
                     }
                 ]
                 for picture, prompt in zip(pictures, prompts, strict=True)
@@ -194,22 +254,3 @@ class TransformersCaptioner:
         else:
             inputs = processor(images=pictures, text=list(prompts), padding=True, return_tensors="pt")
         return inputs.to(self._on, self._model.dtype)
-
-    def _from_pretrained(self, kind: Any, **options: Any) -> Any:
-        from transformers.utils import logging
-
-        bars = logging.is_progress_bar_enabled()
-        offline = Path(self._name).is_dir() or any(
-            os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
-            for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-        )
-        logging.disable_progress_bar()  # the audit shows its own
-        try:
-            return kind.from_pretrained(self._name, local_files_only=offline, **options)
-        except Exception as error:  # transformers, torch, safetensors and the hub raise many types
-            reason = " ".join(str(error).split())[:300]
-            hint = "" if Path(self._name).is_dir() else " Without a network, give a folder on this machine."
-            raise UserError(f"caption: the model {self._name} can't be loaded: {reason}{hint}") from error
-        finally:
-            if bars:
-                logging.enable_progress_bar()

@@ -155,6 +155,8 @@ def summary(data: ReportData, cards: list[ClassCard], views: list[FindingView]) 
     classes = f"{len(cards)} {_s(len(cards), 'class', 'classes')}"
     tried = f"{tested} {_s(tested, 'cue')} of {classes} {_s(tested, 'was', 'were')} put to the test"
     parts = [f"{tried} on {images:,} images."]
+    if data.run.get("observational"):
+        parts.append(sentences.OBSERVATIONAL)
     if confirmed:
         leaning = len(by_state["leaning"])
         where = f"in {leaning} {_s(leaning, 'class', 'classes')}"

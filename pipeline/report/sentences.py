@@ -13,6 +13,10 @@ Row = Mapping[str, Any]
 DASH = "–"
 PLAIN_NAME = re.compile(r"[^\W\d_]+(?:[ ][^\W\d_]+)*")  # letters and single spaces: what can be inflected
 ARTICLE = re.compile(r"^(?:the|an?)\s+", re.IGNORECASE)
+OBSERVATIONAL = (
+    "The model under test is a file of its answers, which can't be shown an edited picture: every number here is "
+    "observed in the data, and none shows that the model leans on a cue."
+)
 
 
 def number(value: Any) -> float:

@@ -39,7 +39,8 @@ def print_findings(console: Console, run: Mapping[str, Any], findings: Sequence[
             rest = len(findings) - len(shown)
             console.print(Text(f"{rest} more {'finding is' if rest == 1 else 'findings are'} in the report.", "dim"))
     else:
-        console.print("No cue was put to the test; the report says why.")
+        why = sentences.OBSERVATIONAL if run.get("observational") else "The report says why."
+        console.print(f"No cue was put to the test. {why}")
     console.print()
     labels = dict.fromkeys([*(run.get("classes") or []), *(row["class"] for row in findings)])
     for label in labels:

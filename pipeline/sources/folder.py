@@ -1,22 +1,17 @@
-"""Images in a folder: DIR/class/.../image; the first folder names the class."""
+"""Images in a folder: DIR/class/.../image; the first folder names the class. The folder may be a URL."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.images import SUFFIXES
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a data source: its path relative to the source's root, its label."""
-
-    path: str
-    label: str
+from pipeline.sources.items import Item
+from pipeline.sources.urls import Files, is_url
 
 
 @dataclass(frozen=True)
@@ -33,23 +28,64 @@ class Folder:
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
                 for name in sorted(files):
                     if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                        yield Item(Path(parent, name).relative_to(self.root).as_posix(), label)
+                        yield Item(Path(parent, name).relative_to(self.root).as_posix(), (label,))
 
     def read(self, path: str) -> bytes:
         """The bytes of the image at `path` (relative to the root)."""
         return (self.root / path).read_bytes()
 
 
-def folder(*, path: str) -> Folder:
+@dataclass(frozen=True)
+class RemoteFolder:
+    """The same at a URL, in the same order."""
+
+    files: Files
+
+    @property
+    def root(self) -> str:
+        """The URL."""
+        return self.files.root
+
+    def __iter__(self) -> Iterator[Item]:
+        found = [PurePosixPath(name) for name in self.files.find()]
+        for path in sorted(found, key=_as_walked):
+            hidden = any(part.startswith(".") for part in path.parts)
+            if len(path.parts) > 1 and path.suffix.lower() in SUFFIXES and not hidden:
+                yield Item(path.as_posix(), (path.parts[0],))
+
+    def read(self, path: str) -> bytes:
+        """The bytes of the image at `path` (relative to the root)."""
+        return self.files.read(path)
+
+
+def _as_walked(path: PurePosixPath) -> list[tuple[bool, str]]:
+    """Of each folder the files first, as os.walk lists them."""
+    *folders, name = path.parts
+    return [*((True, folder) for folder in folders), (False, name)]
+
+
+def folder(
+    *, path: str, storage: dict[str, Any] | None = None, allow_http: bool = False, allow_private: bool = False
+) -> Folder | RemoteFolder:
     """An image folder.
+
+    Args:
+        path: a folder, or a URL of one (s3, gs, memory, https). storage, allow_http, allow_private: see `urls.Files`.
 
     Raises:
         UserError: no such folder, or nothing in it that looks like an image of a class.
     """
-    root = Path(path)
-    if not root.is_dir():
-        raise UserError(f"data: there is no folder {root}. Give the folder that holds one folder a class.")
-    source = Folder(root)
-    if next(iter(source), None) is None:
-        raise UserError(f"data: {root} holds no images in class folders. Expected {root}/CLASS/image.jpg.")
+    source: Folder | RemoteFolder
+    if is_url(path):
+        source = RemoteFolder(Files(path, storage or {}, allow_http, allow_private))
+    else:
+        if not Path(path).is_dir():
+            raise UserError(f"data: there is no folder {path}. Give the folder that holds one folder a class.")
+        source = Folder(Path(path))
+    try:
+        first = next(iter(source), None)
+    except OSError as error:
+        raise UserError(f"data: {path} can't be listed: {error}.") from None
+    if first is None:
+        raise UserError(f"data: {path} holds no images in class folders. Expected {path}/CLASS/image.jpg.")
     return source

@@ -15,6 +15,7 @@ undecided (evidence/race.py).
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,16 +27,17 @@ import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.context import Context
+from pipeline.errors import BudgetReached
 from pipeline.evidence import race
+from pipeline.evidence.answers import margin, says_yes_or_no, scores_of, surest
 from pipeline.evidence.dose import Scale, natural_scale
 from pipeline.evidence.edits import apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
 from pipeline.evidence.presence import phi
 from pipeline.images import RGB
-from pipeline.models.protocols import Classifier, RegionEncoder
+from pipeline.models.protocols import Classifier, RecordedAnswers, RegionEncoder
 from pipeline.properties import CONTRARY
 from pipeline.records import SCHEMAS, matrix, table
-from pipeline.stages.predict import softmax
 from pipeline.store import Shelf, key_of
 
 VERSION = 2
@@ -43,6 +45,7 @@ DOSE_IMAGES = 20
 """Pictures of an experiment on which the dose is measured."""
 CHUNK = 512
 """Edits between two writes of the cache: what a crash may cost."""
+RECORDED = "the model under test is a file of its answers, which can't be shown an edited picture"
 
 Answer = tuple[np.ndarray, np.ndarray]
 """Scores and logits, over the classes."""
@@ -58,38 +61,44 @@ def ablate(
     presence: pa.Table,
     measures: pa.Table,
     embeddings: pa.Table,
+    annotations: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
-    model: Classifier,
+    model: Classifier | RecordedAnswers,
     encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
     cache: Path,
     count: Callable[[str, int], None],
+    skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
     """`edits` (a row an edited image), `experiments` (what each spent, why it stopped), `untested` (what had none)."""
     if not audit.ablate.enabled:
         return {name: table(name, []) for name in ("edits", "experiments", "untested")}
+    if isinstance(model, RecordedAnswers):
+        skip("ablation", RECORDED)
+        return {"edits": table("edits", []), "experiments": table("experiments", []), "untested": _all(measures)}
     pictures = Pictures(images, load)
     experiments, untested = plan(
-        images, detections, regions, assignments, cues, presence, measures,
+        images, detections, regions, assignments, cues, presence, measures, annotations,
         audit=audit, classes=classes, read=pictures.read,
     )  # fmt: skip
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
     bench = Bench(pictures, model, classes, shelf, count, progress)
-    rows = Rows(images, classes, _answers(predictions), bench.answers)
+    rows = Rows(images, classes, _answers(predictions), bench.answers, says_yes_or_no(model))
     used: list[list[Pair]]
     if audit.ablate.mode == "exhaustive":
-        bench.show([edit for experiment in experiments for pair in experiment.pairs for edit in pair.edits])
-        used, stopped = [experiment.pairs for experiment in experiments], ["exhaustive"] * len(experiments)
+        used, stopped = show_all(experiments, bench)
     else:
         used, stopped = run_race(experiments, audit, measures, one_cue(cues, presence), bench.show, rows.of)
     spent: list[dict[str, Any]] = []
     for experiment, pairs, why in zip(experiments, used, stopped, strict=True):
         names = {"label": experiment.label, "cue_id": experiment.cue_id, "direction": experiment.direction}
         if not pairs:
-            reason = f"the budget of {audit.ablate.budget} edited images was spent on more promising cues"
+            reason = bench.stopped or (
+                f"the budget of {audit.ablate.budget} edited images was spent on more promising cues"
+            )
             untested.append({**names, "reason": reason})
             continue
         spent.append(
@@ -115,6 +124,19 @@ def ablate(
         "experiments": table("experiments", spent),
         "untested": table("untested", untested),
     }
+
+
+def _all(measures: pa.Table) -> pa.Table:
+    """`untested` where the model can't be asked: every experiment that was worth making."""
+    rows = [row for row in measures.to_pylist() if row["split"] == "selection" and row["selected"]]
+    return table(
+        "untested",
+        [
+            {"label": row["label"], "cue_id": row["cue_id"], "direction": direction, "reason": RECORDED}
+            for row in rows
+            for direction in ("removal", "insertion")
+        ],
+    )
 
 
 def measure_doses(
@@ -155,6 +177,8 @@ def measure_doses(
             some = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
             turns = [mine[number % len(mine)] for number, mine in enumerate(some)]
             asked += [(cue_id, experiment.direction, edit) for pair in turns for edit in pair.edits]
+    if not asked:  # a budget may end before any edit was shown
+        return {}
     shelf = Shelf(cache, "doses", "embeddings", "image_id", (VERSION, encoder.fingerprint))
     known = shelf.keys()
     edits = {edit.edit_id: edit for _, _, edit in asked}
@@ -210,11 +234,24 @@ def run_race(
                 given[number] = pairs
         if not given:
             break
-        show([edit for pairs in given.values() for pair in pairs for edit in pair.edits])
+        try:
+            show([edit for pairs in given.values() for pair in pairs for edit in pair.edits])
+        except BudgetReached:
+            broke |= {number for number, lane in enumerate(lanes) if lane.left}
+            break
         for number, pairs in given.items():
             _record(lanes[number], rows_of(experiments[number], pairs))
     stopped = ["budget" if number in broke else lane.stopped for number, lane in enumerate(lanes)]
     return [pairs[: lane.taken] for (pairs, _), lane in zip(turns, lanes, strict=True)], stopped
+
+
+def show_all(experiments: list[Experiment], bench: Bench) -> tuple[list[list[Pair]], list[str]]:
+    """Every pair, or those that the model's own budget reached for, and why each experiment stopped."""
+    with contextlib.suppress(BudgetReached):
+        bench.show([edit for experiment in experiments for pair in experiment.pairs for edit in pair.edits])
+    used = [[p for p in e.pairs if all(edit.edit_id in bench.answers for edit in p.edits)] for e in experiments]
+    complete = [len(pairs) == len(e.pairs) for e, pairs in zip(experiments, used, strict=True)]
+    return used, ["exhaustive" if whole else "budget" for whole in complete]
 
 
 def _turns(experiment: Experiment, seed: int) -> tuple[list[Pair], int]:
@@ -274,26 +311,36 @@ class Bench:
         self.answers: dict[str, Answer] = {}
         self.cached = shelf.keys()
         self.total = 0
+        self.stopped = ""  # why the model answered no more
 
     def show(self, edits: list[Edit]) -> None:
-        """Have the answers to these edits."""
+        """Have the answers to these edits.
+
+        Raises:
+            BudgetReached: the model's own budget is spent; `answers` has those that it gave.
+        """
         specs = {edit.edit_id: edit for edit in edits if edit.edit_id not in self.answers}
         missing = [specs[edit_id] for edit_id in sorted(specs) if edit_id not in self.cached]
         done, self.total = self.total, self.total + len(missing)
-        for first in range(0, len(missing), CHUNK):
-            self.progress(done + first, self.total)
-            self._show_chunk(missing[first : first + CHUNK])
+        try:
+            for first in range(0, len(missing), CHUNK):
+                self.progress(done + first, self.total)
+                self._show_chunk(missing[first : first + CHUNK])
+        except BudgetReached as reached:
+            self.stopped = str(reached)
+            raise
+        finally:
+            self.answers |= _answers(self.shelf.read(sorted(specs)))
         self.progress(self.total, self.total)
-        self.answers |= _answers(self.shelf.read(sorted(specs)))
 
     def _show_chunk(self, chunk: list[Edit]) -> None:
         logits = np.asarray(self.model.logits(self.pictures.edited(chunk)), dtype=np.float32)
         self.count("ablate", len(chunk))
         rows = {
             "image_id": [edit.edit_id for edit in chunk],
-            "predicted": [self.classes[i] for i in logits.argmax(axis=1)],
+            "predicted": surest(logits, self.classes),
             "logits": list(logits),
-            "scores": list(softmax(logits)),
+            "scores": list(scores_of(logits, says_yes_or_no(self.model))),
         }
         self.shelf.add(rows["image_id"], pa.table(rows, schema=SCHEMAS["predictions"]))
 
@@ -302,10 +349,15 @@ class Rows:
     """Rows of `edits`, from the model's answers before and after."""
 
     def __init__(
-        self, images: pa.Table, classes: Sequence[str], before: dict[str, Answer], after: dict[str, Answer]
+        self,
+        images: pa.Table,
+        classes: Sequence[str],
+        before: dict[str, Answer],
+        after: dict[str, Answer],
+        yes_no: bool = False,
     ) -> None:
         self.group = dict(zip(images["image_id"].to_pylist(), images["group"].to_pylist(), strict=True))
-        self.classes, self.before, self.after = list(classes), before, after
+        self.classes, self.before, self.after, self.yes_no = list(classes), before, after, yes_no
 
     def of(self, experiment: Experiment, pairs: list[Pair]) -> list[dict[str, Any]]:
         """The rows of these pairs of an experiment: edit, placebo, edit, placebo, ..."""
@@ -329,10 +381,10 @@ class Rows:
                     ("before", self.before[edit.image_id]),
                     ("after", self.after[edit.edit_id]),
                 ):
-                    others = np.delete(logits, target)
+                    distance = margin(logits, target, self.yes_no)
                     row[f"score_{when}"] = float(scores[target])
-                    row[f"margin_{when}"] = float(logits[target] - others.max())
-                    row[f"hit_{when}"] = bool(logits.argmax() == target)
+                    row[f"margin_{when}"] = distance
+                    row[f"hit_{when}"] = distance > 0 if self.yes_no else bool(logits.argmax() == target)
                 rows.append(row)
         return rows
 

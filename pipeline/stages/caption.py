@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from pipeline.images import RGB
+from pipeline.models.annotations import annotations_of, reads_annotations
 from pipeline.models.protocols import Captioner
 from pipeline.records import SCHEMAS
 
@@ -19,10 +22,22 @@ def computation(*, captioner: Captioner | None) -> tuple:
 
 
 def caption(
-    images: pa.Table, *, captioner: Captioner | None, load: Callable[[pa.Table], list[RGB]]
+    images: pa.Table,
+    annotations: pa.Table,
+    *,
+    captioner: Captioner | None,
+    load: Callable[[pa.Table], list[RGB]],
+    skip: Callable[[str, str], None],
 ) -> dict[str, pa.Table]:
-    """One caption an image; none where no captioner is configured."""
+    """One caption an image, reported as skipped where it is empty; none where no captioner is configured, or where the
+    data have to give it and don't."""
     if captioner is None:
         return {"captions": SCHEMAS["captions"].empty_table()}
-    texts = captioner.captions(load(images))
-    return {"captions": pa.table({"image_id": images["image_id"], "caption": texts}, schema=SCHEMAS["captions"])}
+    shown: Any = annotations_of(images, annotations) if reads_annotations(captioner) else load(images)
+    texts = pa.array(captioner.captions(shown), pa.string())
+    empty = images["image_id"].filter(pa.compute.equal(texts, "")).to_pylist()
+    if empty:
+        first = ", ".join(empty[:3]) + (", ..." if len(empty) > 3 else "")
+        skip(f"captions of {len(empty)} images ({first})", "the captioner said nothing")
+    captions = pa.table({"image_id": images["image_id"], "caption": texts}, schema=SCHEMAS["captions"])
+    return {"captions": captions.filter(texts.is_valid())}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.images import RGB
+from pipeline.models.annotations import annotations_of, reads_annotations
 from pipeline.models.protocols import Detector
 from pipeline.records import SCHEMAS, THINGS
 
@@ -33,6 +35,7 @@ def computation(attributes: pa.Table, *, audit: Audit, classes: Sequence[str], d
 def detect(
     images: pa.Table,
     attributes: pa.Table,
+    annotations: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
@@ -43,8 +46,9 @@ def detect(
     if detector is None:
         return {"detections": SCHEMAS["detections"].empty_table()}
     asked = phrases(audit, classes, attributes)
+    shown: Any = annotations_of(images, annotations) if reads_annotations(detector) else load(images)
     rows: dict[str, list] = {"image_id": [], "phrase": [], "score": [], "box": []}
-    for image_id, seen in zip(images["image_id"].to_pylist(), detector.detect(load(images), asked), strict=True):
+    for image_id, seen in zip(images["image_id"].to_pylist(), detector.detect(shown, asked), strict=True):
         order = np.lexsort((seen.boxes[:, 1], seen.boxes[:, 0], -seen.scores, seen.phrases))
         for index in order:
             rows["image_id"].append(image_id)

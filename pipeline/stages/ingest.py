@@ -13,29 +13,49 @@ import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.errors import UserError, nearest
+from pipeline.geometry import area, as_boxes
 from pipeline.images import RGB, UnreadableImage, content_id, decode
+from pipeline.models.annotations import reads_annotations
 from pipeline.properties import measure as measure_properties
 from pipeline.records import table
+from pipeline.sources.items import Item
+from pipeline.store import key_of
 
 VERSION = 1
 
 
-def ingest(*, audit: Audit, source: Any, progress: Callable[[int, int], None]) -> dict[str, pa.Table]:
+def ingest(
+    *,
+    audit: Audit,
+    source: Any,
+    captioner: Any,
+    detector: Any,
+    skip: Callable[[str, str], None],
+    progress: Callable[[int, int], None],
+) -> dict[str, pa.Table]:
     """Read every image once: identity by content, upright RGB, measured properties, near-duplicate group, half.
 
     Returns:
-        `images`, in the order of the source, and `quarantine` with a reason a file. A picture found twice
-        under one label is kept once; under two labels it is quarantined, for no label of it can be trusted.
+        `images`, in the order of the source (an image of several labels once for each); `annotations`, what the
+        data set itself says of them; and `quarantine` with a reason a file. A picture found twice under the same
+        labels is kept once; under others it is quarantined, for no label of it can be trusted.
 
     Raises:
-        UserError: no image is left, or a class asked for has none.
+        UserError: no image is left, a class asked for has none, one half is empty, or captions or boxes are to come
+            from data that have none.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    kept: dict[str, tuple[Item, list[dict[str, Any]]]] = {}
     twice: dict[str, set[str]] = {}
+    given: dict[str, set[str]] = {}
+    annotations: list[dict[str, Any]] = []
     quarantine: list[dict[str, str]] = []
+    lost = 0
     items = list(source)
     for done, item in enumerate(items):
-        if audit.classes and item.label not in audit.classes:
+        labels = [label for label in item.labels if not audit.classes or label in audit.classes]
+        if item.fault:
+            quarantine.append({"path": item.path, "reason": item.fault})
+        if item.fault or not labels:
             continue
         try:
             data = source.read(item.path)
@@ -46,36 +66,74 @@ def ingest(*, audit: Audit, source: Any, progress: Callable[[int, int], None]) -
         except OSError as error:
             quarantine.append({"path": item.path, "reason": f"cannot be opened: {error.strerror or error}"})
             continue
-        image_id = content_id(data)
-        if image_id in rows:
-            first = rows[image_id]
-            if first["label"] == item.label:
-                reason = f"the same picture as {first['path']}"
+        content = content_id(data)
+        if content in kept:
+            first = kept[content][0]
+            if set(first.labels) == set(item.labels):
+                reason = f"the same picture as {first.path}"
             else:
-                twice.setdefault(image_id, {first["label"]}).add(item.label)
-                reason = f"the same picture as {first['path']}, under another label"
+                twice.setdefault(content, set(first.labels)).update(item.labels)
+                reason = f"the same picture as {first.path}, under another label"
             quarantine.append({"path": item.path, "reason": reason})
             continue
-        group = difference_hash(image)
-        rows[image_id] = {
-            "image_id": image_id,
-            "path": item.path,
-            "label": item.label,
-            "split": half(group, audit.seed),
-            "group": group,
-            "width": image.shape[1],
-            "height": image.shape[0],
-            **measure_properties(image),
-        }
+        group = item.group or difference_hash(image)
+        if item.split:
+            given.setdefault(group, set()).add(item.split)
+        height, width = image.shape[:2]
+        phrases, boxes = _boxes(item, audit, width, height)
+        lost += len(item.boxes) - len(boxes)
+        measured = measure_properties(image)
+        rows = []
+        for label in labels:
+            others = [other for other in labels if other != label]
+            said = {"caption": item.caption, "phrases": phrases, "boxes": boxes, "other_labels": others}
+            image_id = key_of(content, said, label if others else "") if any(said.values()) else content
+            rows.append(
+                {
+                    "image_id": image_id,
+                    "path": item.path,
+                    "label": label,
+                    "split": item.split,
+                    "group": group,
+                    "width": width,
+                    "height": height,
+                    **measured,
+                }
+            )
+            if any(said.values()):
+                annotations.append({"image_id": image_id, **said})
+        kept[content] = (item, rows)
         progress(done + 1, len(items))
-    for image_id, labels in twice.items():
-        row = rows.pop(image_id)
-        quarantine.append(
-            {"path": row["path"], "reason": f"the same picture under the labels {', '.join(sorted(labels))}"}
-        )
-    images = table("images", list(rows.values()))
-    _check_classes(audit, images, {item.label for item in items}, len(quarantine))
-    return {"images": images, "quarantine": table("quarantine", quarantine)}
+    for content, labels_of_it in twice.items():
+        item, _ = kept.pop(content)
+        reason = f"the same picture under the labels {', '.join(sorted(labels_of_it))}"
+        quarantine.append({"path": item.path, "reason": reason})
+    left = [row for _, rows in kept.values() for row in rows]
+    for row in left:  # a group is never parted, unless the data say so
+        row["split"] = row["split"] or min(given.get(row["group"], {half(row["group"], audit.seed)}))
+    images = table("images", left)
+    ids = set(images["image_id"].to_pylist())
+    annotations = [row for row in annotations if row["image_id"] in ids]
+    _check_classes(audit, images, {label for item in items for label in item.labels}, quarantine)
+    _check_given(audit, images, annotations, given, captioner, detector, skip)
+    if lost:
+        skip(f"{lost} boxes of the data", "they are empty, outside their picture, or drawn on it before it was turned")
+    return {
+        "images": images,
+        "quarantine": table("quarantine", quarantine),
+        "annotations": table("annotations", annotations),
+    }
+
+
+def _boxes(item: Item, audit: Audit, width: int, height: int) -> tuple[list[str], list[list[float]]]:
+    """The item's boxes that can be used, normalised, and what is in them, by the words of the class if it is one."""
+    frame = item.frame or (width, height)
+    if frame == (height, width) and width != height:
+        return [], []  # drawn on the picture as it is stored, before its EXIF orientation
+    shares = np.array([box for _, box in item.boxes]).reshape(-1, 4) / np.tile(frame, 2)
+    boxes = as_boxes(shares)
+    usable = np.flatnonzero(area(boxes) > 0)
+    return [audit.words(item.boxes[number][0]) for number in usable], boxes[usable].tolist()
 
 
 def difference_hash(image: RGB) -> str:
@@ -95,14 +153,49 @@ def half(group: str, seed: int) -> str:
     return "selection" if digest[0] < 128 else "estimation"
 
 
-def _check_classes(audit: Audit, images: pa.Table, found: set[str], quarantined: int) -> None:
+def _check_classes(audit: Audit, images: pa.Table, found: set[str], quarantine: list[dict[str, str]]) -> None:
     counts = Counter(images["label"].to_pylist())
+    reasons = Counter(row["reason"] for row in quarantine).most_common(1)
+    why = f" Most often: {reasons[0][0]}." if reasons else ""
     for name in audit.classes:
         if not counts[name]:
-            hint = f"All its files were quarantined ({quarantined} in all)." if name in found else nearest(name, found)
-            raise UserError(f"data: the class '{name}' has no images. {hint}")
+            lost = f"All its files were quarantined ({len(quarantine)} in all).{why}"
+            raise UserError(
+                f"data: the class '{name}' has no images. {lost if name in found else nearest(name, found)}"
+            )
     if not counts:
-        raise UserError(f"data: no image could be read; {quarantined} files were quarantined.")
+        raise UserError(f"data: no image could be read; {len(quarantine)} files were quarantined.{why}")
     if len(counts) < 2:
         only = next(iter(counts))
         raise UserError(f"data: there is only one class, '{only}'. A cue of a class shows against other classes.")
+
+
+def _check_given(
+    audit: Audit,
+    images: pa.Table,
+    annotations: list[dict[str, Any]],
+    given: dict[str, set[str]],
+    captioner: Any,
+    detector: Any,
+    skip: Callable[[str, str], None],
+) -> None:
+    """What the data are to give must be there: both halves, captions, boxes; what is missing in part is reported."""
+    halves = set(images["split"].to_pylist())
+    if given and len(halves) < 2 and not audit.no_split:
+        raise UserError(
+            f"data: the data put every image in the {halves.pop()} half. Give both halves (data.splits says which "
+            "value is which), leave the split away, or set no_split: true."
+        )
+    if parted := sum(len(splits) > 1 for splits in given.values()):
+        skip(f"one half for {parted} groups of near-duplicates", "the split that the data give parts them")
+    for section, what, back_end in (("caption", "captions", captioner), ("detect", "boxes", detector)):
+        if not reads_annotations(back_end):
+            continue
+        has = sum(any(row[column] for column in back_end.reads) for row in annotations)
+        if not has:
+            raise UserError(
+                f"{section}: the back end '{getattr(audit, section).kind}' takes {what} from the data, "
+                "and no image has any. Map their column (data.columns), or choose another back end."
+            )
+        if section == "caption" and has < len(images):  # an image without a box may hold nothing
+            skip(f"captions of {len(images) - has} images", "the data give them none")

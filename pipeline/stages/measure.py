@@ -16,17 +16,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config import Audit
+from pipeline.evidence.answers import affirmed, by_prompt
 from pipeline.evidence.boxes import BoxFinder
+from pipeline.evidence.perception import answered_top_k_gaps, compare_prompts, without_evidence
 from pipeline.evidence.presence import Cues, find_cues, phi
 from pipeline.evidence.texts import text_embeddings
 from pipeline.geometry import area, intersection
 from pipeline.images import RGB
 from pipeline.metrics import association, ravl, spurlens
 from pipeline.metrics.intervals import Interval
-from pipeline.models.protocols import Detector, RegionEncoder
+from pipeline.models.annotations import other_labels
+from pipeline.models.protocols import Classifier, Detector, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.records import matrix, table
 
-VERSION = 1
+VERSION = 2
 LEAST_EVIDENCE = 1.64
 """A cue is worth an experiment if, in the selection half, a sign of it lies this many standard errors above zero."""
 LEAST_PRESENT = 4
@@ -41,6 +44,8 @@ Reals = NDArray[np.float64]
 def measure(
     images: pa.Table,
     predictions: pa.Table,
+    answers: pa.Table,
+    annotations: pa.Table,
     attributes: pa.Table,
     detections: pa.Table,
     regions: pa.Table,
@@ -50,14 +55,16 @@ def measure(
     *,
     audit: Audit,
     classes: Sequence[str],
+    model: Classifier | RecordedAnswers,
     detector: Detector | None,
     encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
     cache: Path,
     count: Callable[[str, int], None],
+    skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
-    """`cues`, `presence` (image x cue) and `measures` (class x cue x half)."""
+    """`cues`, `presence` (image x cue), `measures` (class x cue x half) and, for a multimodal LLM, `variants`."""
     splits = np.array(images["split"].to_pylist())
     halves = {name: (splits == name) | audit.no_split for name in ("selection", "estimation")}
     cues = find_cues(
@@ -67,7 +74,13 @@ def measure(
     )  # fmt: skip
     place = {name: number for number, name in enumerate(classes)}
     labels = np.array([place[label] for label in images["label"].to_pylist()])
-    predicted = np.array([place[label] for label in predictions["predicted"].to_pylist()])
+    # a model that wasn't asked about an image predicts nothing
+    predicted = np.array([place.get(label, -1) for label in predictions["predicted"].to_pylist()])
+    also = of_other_classes(images, annotations, place)
+    yes = None
+    if isinstance(model, YesNoModel):
+        yes = by_prompt(answers, images["image_id"].to_pylist(), classes, list(model.prompts))
+        said = affirmed(predictions, classes, yes_no=True)
     groups = np.array(images["group"].to_pylist())
     boxes = BoxFinder(cues.rows, detections, regions, assignments)
     region_gaps = ravl_columns(
@@ -77,11 +90,18 @@ def measure(
     chosen: dict[tuple[int, int], int] = {}
     for done, (split, half) in enumerate(halves.items()):
         weights = association.group_weights(groups[half])
-        gaps = association.observed_gaps(cues.present[half], labels[half], predicted[half], len(classes), weights)
+        shown, y, too = cues.present[half], labels[half], None if also is None else also[half]
+        if yes is None:
+            gaps = association.observed_gaps(shown, y, predicted[half], len(classes), weights, also=too)
+        else:
+            gaps = association.answered_gaps(shown, y, said[half], weights, also=too)
         odds = association.association(gaps.counts)
         v = association.cramers_v(gaps.counts.table)
         overlap = object_overlap(images, half, cues, boxes, audit, labels, classes)
-        top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit)
+        if isinstance(model, YesNoModel) and yes is not None:
+            top_k = answered_top_k_gaps(cues, half, labels, yes[0][np.array(model.counts)], audit)
+        else:
+            top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit)
         if split == "selection":
             chosen = select(cues, half, odds, gaps, overlap, attributes, audit, classes)
         nonzero = (cues.scores[half] > 0).sum(axis=0)
@@ -114,11 +134,34 @@ def measure(
                     }
                 )
         progress(done + 1, len(halves))
+    variants: list[dict[str, Any]] = []
+    if isinstance(model, YesNoModel) and yes is not None:
+        leading = {c: number for (c, number), turn in chosen.items() if turn == 0}
+        baseline = without_evidence(model, len(classes), count, skip)
+        variants = compare_prompts(
+            model, yes, said, halves["estimation"], labels, leading, baseline, cues, classes, audit
+        )
     return {
         "cues": table("cues", cues.rows),
         "presence": cues.presence_table(),
         "measures": table("measures", rows),
+        "variants": table("variants", variants),
     }
+
+
+def of_other_classes(images: pa.Table, annotations: pa.Table, place: dict[str, int]) -> NDArray[np.bool_] | None:
+    """(n, classes): of which classes beside its label the data say that an image is too; None where they say of none.
+
+    Args:
+        place: class to its number.
+    """
+    others = other_labels(annotations)
+    if not others:
+        return None
+    also = np.zeros((len(images), len(place)), dtype=bool)
+    for at, image_id in enumerate(images["image_id"].to_pylist()):
+        also[at, [place[label] for label in others.get(image_id, ())]] = True
+    return also
 
 
 def _turn(chosen: dict[tuple[int, int], int], c: int, last: int, number: int) -> tuple[int, int]:
@@ -268,7 +311,7 @@ def ravl_columns(
     numbered = [
         (n, int(row["cue_id"].partition(":")[2])) for n, row in enumerate(cues.rows) if row["kind"] == "unnamed"
     ]
-    if not numbered or encoder is None:
+    if not numbered or encoder is None or (predicted < 0).any():
         return result
     at = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}
     where = np.array([at[image_id] for image_id in assignments["image_id"].to_pylist()])

@@ -7,37 +7,66 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
+from pipeline.errors import BudgetReached, UserError
+from pipeline.evidence.answers import answer_rows, scores_of, surest
 from pipeline.images import RGB
-from pipeline.models.protocols import Classifier, Floats
-from pipeline.records import SCHEMAS
+from pipeline.models.protocols import Answers, Classifier, Floats, RecordedAnswers, YesNoModel
+from pipeline.models.questions import log_odds
+from pipeline.records import SCHEMAS, table
+from pipeline.store import key_of
 
-VERSION = 1
+VERSION = 2
 
 
-def computation(*, classes: Sequence[str], model: Classifier) -> tuple:
-    """What a prediction depends on beside the image."""
+def computation(images: pa.Table, *, classes: Sequence[str], model: Classifier | RecordedAnswers) -> tuple:
+    """What a prediction depends on beside the image; a recorded one also on where the image lies."""
+    if isinstance(model, RecordedAnswers):
+        where = key_of(images["image_id"].to_pylist(), images["path"].to_pylist())
+        return (VERSION, list(classes), model.fingerprint, where)
     return (VERSION, list(classes), model.fingerprint)
 
 
 def predict(
-    images: pa.Table, *, classes: Sequence[str], model: Classifier, load: Callable[[pa.Table], list[RGB]]
+    images: pa.Table,
+    *,
+    classes: Sequence[str],
+    model: Classifier | RecordedAnswers,
+    load: Callable[[pa.Table], list[RGB]],
 ) -> dict[str, pa.Table]:
-    """Logits, softmax scores and the predicted class of each image."""
-    logits = np.asarray(model.logits(load(images)), dtype=np.float32)
-    return {
-        "predictions": pa.table(
-            {
-                "image_id": images["image_id"],
-                "predicted": [classes[i] for i in logits.argmax(axis=1)],
-                "logits": list(logits),
-                "scores": list(softmax(logits)),
-            },
-            schema=SCHEMAS["predictions"],
-        )
+    """Logits, scores and the surest class of each image; of a multimodal LLM also every answer.
+
+    Raises:
+        UserError: a budget doesn't reach for all images; what was answered is kept.
+    """
+    ids = images["image_id"].to_pylist()
+    found = _found(images, classes, model, load)
+    yes_no = isinstance(model, YesNoModel)
+    answers = table("answers", [])
+    if isinstance(model, YesNoModel) and isinstance(found, Answers):
+        logits, answers = log_odds(found, model.counts), answer_rows(ids, classes, found)
+    else:
+        logits = np.asarray(found, dtype=np.float32)
+    rows = {
+        "image_id": ids,
+        "predicted": surest(logits, classes),
+        "logits": list(logits),
+        "scores": list(scores_of(logits, yes_no)),
     }
+    return {"predictions": pa.table(rows, schema=SCHEMAS["predictions"]), "answers": answers}
 
 
-def softmax(logits: Floats) -> Floats:
-    """Row by row."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+def _found(
+    images: pa.Table,
+    classes: Sequence[str],
+    model: Classifier | RecordedAnswers | YesNoModel,
+    load: Callable[[pa.Table], list[RGB]],
+) -> Floats | Answers:
+    if isinstance(model, RecordedAnswers):
+        return model.recorded(images["image_id"].to_pylist(), images["path"].to_pylist(), classes)
+    try:
+        return model.answers(load(images)) if isinstance(model, YesNoModel) else model.logits(load(images))
+    except BudgetReached as reached:
+        raise UserError(
+            f"model: {reached}. What is answered is kept: raise 'model.budget' and run the same command again, "
+            "or choose fewer 'classes'."
+        ) from None

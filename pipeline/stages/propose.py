@@ -3,22 +3,30 @@
 Two contrasts: the class's images against the others, and, among the others' images, those that the model wrongly takes
 for the class against those that it doesn't. The second finds what the model leans on where the data don't (in the
 manner of Bias-to-Text, arXiv 2301.11104); only a proposer that costs nothing is asked for it.
+
+Phrases of all classes that mean the same get one name, and every attribute names the proposers that listed it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.errors import BudgetReached
-from pipeline.models.protocols import Attribute, Proposer
+from pipeline.evidence.answers import affirmed, says_yes_or_no
+from pipeline.evidence.synonyms import PROMPT, one_name_each
+from pipeline.evidence.texts import text_embeddings
+from pipeline.models.protocols import Attribute, Classifier, Proposer, RecordedAnswers, RegionEncoder
+from pipeline.models.union_proposer import also
 from pipeline.models.words import names_class
 from pipeline.records import table
 
-VERSION = 2
+VERSION = 3
 
 
 def propose(
@@ -28,51 +36,92 @@ def propose(
     *,
     audit: Audit,
     classes: Sequence[str],
+    model: Classifier | RecordedAnswers,
     proposer: Proposer | None,
+    encoder: RegionEncoder | None,
+    cache: Path,
     count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
-    """One row a (class, attribute). A budget that is reached ends the proposing, and is reported as skipped."""
+    """One row a (class, attribute). What a budget or a reply left out is reported as skipped."""
     if proposer is None:
         return {"attributes": table("attributes", [])}
     by_image = dict(zip(captions["image_id"].to_pylist(), captions["caption"].to_pylist(), strict=True))
-    answers = dict(zip(predictions["image_id"].to_pylist(), predictions["predicted"].to_pylist(), strict=True))
+    said = affirmed(predictions, classes, says_yes_or_no(model)) > 0
+    answers = {
+        image_id: frozenset(name for name, yes in zip(classes, row, strict=True) if yes)
+        for image_id, row in zip(predictions["image_id"].to_pylist(), said, strict=True)
+    }
     texts: dict[str, list[str]] = {audit.words(name): [] for name in classes}
-    seen: list[tuple[str, str, str]] = []  # label, answer, caption
+    seen: list[tuple[str, frozenset[str], str]] = []  # label, classes that the model says are there, caption
     for image_id, label, split in zip(
         images["image_id"].to_pylist(), images["label"].to_pylist(), images["split"].to_pylist(), strict=True
     ):
         if image_id in by_image and (audit.no_split or split == "selection"):
             texts[audit.words(label)].append(by_image[image_id])
             seen.append((label, answers[image_id], by_image[image_id]))
-    rows = []
+    if hasattr(proposer, "ahead"):
+        proposer.ahead(list(texts), texts)
+    found: dict[str, list[Attribute]] = {}
+    unfinished: dict[str, list[str]] = {}  # why, and the classes
     for done, name in enumerate(classes):
         try:
             proposals = proposer.propose(audit.words(name), list(texts), texts)
         except BudgetReached as stop:
-            skip(f"proposals for {', '.join(classes[done:])}", str(stop))
+            unfinished.setdefault(str(stop), []).extend(classes[done:])
             break
-        count("calls", proposals.calls)
-        count("tokens", proposals.tokens)
+        count("dropped", proposals.dropped)
         if proposals.dropped:
             skip(f"{proposals.dropped} proposals for {name}", "the language model's reply could not be used")
-        rows += [
-            {
+        if proposals.stopped:
+            unfinished.setdefault(proposals.stopped, []).append(name)
+        contrast = getattr(proposer, "contrast", None)
+        errors = of_errors(contrast, audit, name, classes, seen, proposals.attributes) if contrast else []
+        found[name] = [*proposals.attributes, *errors]
+        progress(done + 1, len(classes))
+    for why, names in unfinished.items():
+        skip(f"proposals for {', '.join(names)}", why)
+    kind = audit.propose.kind if audit.propose else ""
+    return {"attributes": table("attributes", merged(found, kind, encoder, cache, count))}
+
+
+def merged(
+    found: Mapping[str, Sequence[Attribute]],
+    kind: str,
+    encoder: RegionEncoder | None,
+    cache: Path,
+    count: Callable[[str, int], None],
+) -> list[dict[str, Any]]:
+    """Rows of `attributes`, with one name and one type for what means the same, in whatever class it was found."""
+    types: dict[str, str] = {}
+    for attributes in found.values():
+        for attribute in attributes:
+            types.setdefault(attribute.phrase, attribute.cue_type)
+    vectors = None
+    if encoder is not None and encoder.has_text and types:
+        vectors = text_embeddings(encoder, [PROMPT.format(phrase) for phrase in types], cache, count)
+    stands = one_name_each(types, vectors)
+    rows: list[dict[str, Any]] = []
+    for name, attributes in found.items():
+        mine: dict[str, dict[str, Any]] = {}
+        for attribute in attributes:
+            phrase, source = stands[attribute.phrase], attribute.source or kind
+            if phrase in mine:
+                mine[phrase]["source"] = also(mine[phrase]["source"], source)
+                continue
+            other = attribute.phrase
+            reason = attribute.reason if phrase == other else f"as '{other}': {attribute.reason}".removesuffix(": ")
+            mine[phrase] = {
                 "label": name,
-                "phrase": attribute.phrase,
-                "cue_type": attribute.cue_type,
-                "source": audit.propose.kind if audit.propose else "",
-                "reason": attribute.reason,
+                "phrase": phrase,
+                "cue_type": types[phrase],
+                "source": source,
+                "reason": reason,
                 "score": attribute.score,
             }
-            for attribute in [
-                *proposals.attributes,
-                *(() if proposals.calls else of_errors(proposer, audit, name, classes, seen, proposals.attributes)),
-            ]
-        ]
-        progress(done + 1, len(classes))
-    return {"attributes": table("attributes", rows)}
+        rows += mine.values()
+    return rows
 
 
 OTHERS = "other pictures"
@@ -83,18 +132,18 @@ def of_errors(
     audit: Audit,
     name: str,
     classes: Sequence[str],
-    seen: Sequence[tuple[str, str, str]],
+    seen: Sequence[tuple[str, frozenset[str], str]],
     known: Sequence[Attribute],
 ) -> list[Attribute]:
     """What the captions of other classes' pictures that the model takes for this class have in common, and new.
 
     Args:
-        seen: (label, answer, caption) of the selection half.
+        seen: (label, what the model says is there, caption) of the selection half.
         known: attributes that are proposed already. A class's own name is no cue but a confusion of classes.
     """
     words = audit.words(name)
-    taken = [caption for label, answer, caption in seen if label != name and answer == name]
-    others = [caption for label, answer, caption in seen if label != name and answer != name]
+    taken = [caption for label, said, caption in seen if label != name and name in said]
+    others = [caption for label, said, caption in seen if label != name and name not in said]
     if not taken or not others:
         return []
     found = proposer.propose(words, [audit.words(c) for c in classes], {words: taken, OTHERS: others})

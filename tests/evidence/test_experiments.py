@@ -24,6 +24,8 @@ CUES = {
     "scene:tilted": in_words(TILT)[0],
     "scene:beach": "background",
 }
+SHARED = "i41"
+"""A picture of the estimation half, without a cue: of a boat, and of a car too."""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,9 @@ def planner() -> Planner:
             **{name: np.zeros(80) for name in PROPERTIES},
         }
     )
+    annotations = [  # a boat that is a car too
+        {"image_id": SHARED, "caption": "", "phrases": [], "boxes": [], "other_labels": ["car"]}
+    ]
     rng = np.random.default_rng(0)
     detections = []
     for image_id, label, present in zip(ids, images["label"].to_pylist(), having, strict=True):
@@ -69,7 +74,7 @@ def planner() -> Planner:
     )
     return Planner(
         images, table("detections", detections), table("regions", []), table("assignments", []),
-        table("cues", cues), table("presence", presence), audit, lambda ids: {},
+        table("cues", cues), table("presence", presence), table("annotations", annotations), audit, lambda ids: {},
     )  # fmt: skip
 
 
@@ -129,3 +134,10 @@ def test_the_plan_repeats_and_is_plain_data(planner: Planner) -> None:
         for pair in first:
             for edit in pair.edits:
                 assert json.loads(json.dumps(edit.spec)) == edit.spec
+
+
+def test_a_picture_of_another_label_that_shows_the_class_too_is_no_other(planner: Planner) -> None:
+    edited = {pair.edits[0].image_id for pair in pairs_for(planner, "car", "scene:tilted", "insertion")[0]}
+    assert planner.label[SHARED] == "boat" and planner.shows(SHARED, "car")
+    everyone = [i for i in planner.estimation if planner.label[i] == "boat" and not planner.present(i, "scene:tilted")]
+    assert len(everyone) == 10 and edited < set(everyone) and SHARED not in edited

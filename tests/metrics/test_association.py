@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.metrics.association import association, count, cramers_v, group_weights, observed_gaps
+from pipeline.metrics.association import answered_gaps, association, count, cramers_v, group_weights, observed_gaps
 from pipeline.metrics.spurlens import top_k_gaps
 from pipeline.metrics.tests import false_discovery
 
@@ -35,6 +35,30 @@ def test_every_pair_equals_its_definition(seed):
                 sides = [predictions[members & side] == c for side in (cue, ~cue)]
                 expected = sides[0].mean() - sides[1].mean() if all(map(len, sides)) else np.nan
                 np.testing.assert_allclose(interval.estimate[c, q], expected)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25)
+def test_an_image_of_two_classes_is_no_other_image_of_either(seed):
+    presence, labels, predictions, n_classes = world(seed, n=60)
+    rng = np.random.default_rng(seed)
+    also = rng.random((60, n_classes)) < 0.2
+    also[np.arange(60), labels] = False
+    weights = rng.integers(1, 4, 60)
+    gaps = observed_gaps(presence, labels, predictions, n_classes, weights, also=also)
+    said = answered_gaps(presence, labels, np.eye(n_classes)[predictions], weights, also=also)
+    np.testing.assert_allclose(said.hallucination.estimate, gaps.hallucination.estimate)
+    np.testing.assert_allclose(said.counts.table, gaps.counts.table)
+    for c in range(n_classes):
+        own, other = labels == c, (labels != c) & ~also[:, c]
+        for q in range(presence.shape[1]):
+            cue = presence[:, q]
+            table = [[weights[rows & side].sum() for side in (cue, ~cue)] for rows in (own, other)]
+            np.testing.assert_allclose(gaps.counts.table[c, q], table)
+            sides = [other & cue, other & ~cue]
+            if all(weights[side].sum() for side in sides):
+                shares = [np.average(predictions[side] == c, weights=weights[side]) for side in sides]
+                np.testing.assert_allclose(gaps.hallucination.estimate[c, q], shares[0] - shares[1], atol=1e-12)
 
 
 @given(st.integers(0, 10_000), st.permutations(range(4)))
@@ -121,9 +145,33 @@ def test_all_pairs_of_a_large_data_set_take_seconds():
     n, n_classes, n_cues = 100_000, 1000, 300
     scores = np.maximum(rng.random((n, n_cues), np.float32) - 0.9, 0)
     labels, predictions = rng.integers(0, n_classes, (2, n))
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: other work on the machine is no fault of the code
     gaps = observed_gaps(scores > 0, labels, predictions, n_classes)
     association(gaps.counts)
     cramers_v(gaps.counts.table)
     top_k_gaps(scores, labels, predictions, n_classes, rng)
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
+
+
+def test_answers_about_each_class_give_the_gaps_of_a_classifier_where_they_are_its_predictions() -> None:
+    rng = np.random.default_rng(3)
+    n, n_classes = 200, 4
+    labels, predicted = rng.integers(0, n_classes, n), rng.integers(0, n_classes, n)
+    cues, weights = rng.random((n, 6)) < 0.4, rng.random(n)
+    said = np.eye(n_classes)[predicted]
+    expected = observed_gaps(cues, labels, predicted, n_classes, weights)
+    found = answered_gaps(cues, labels, said, weights)
+    for name in ("presence_accuracy", "hallucination"):
+        for part in ("estimate", "lower", "upper"):
+            np.testing.assert_allclose(getattr(getattr(found, name), part), getattr(getattr(expected, name), part))
+    np.testing.assert_allclose(found.counts.table, expected.counts.table)
+
+
+def test_yes_to_several_classes_and_questions_not_asked() -> None:
+    labels, cue = np.array([0, 0, 0, 1, 1]), np.array([[1], [1], [0], [1], [0]], dtype=bool)
+    yes = np.array([[1, 1], [np.nan, 1], [0, 0], [1, 1], [0, 1]], dtype=float)
+    gaps = answered_gaps(cue, labels, yes)
+    # class 0: its asked images are the first (with, Yes) and the third (without, No); of class 1 with and without
+    np.testing.assert_allclose(gaps.presence_accuracy.estimate[:, 0], [1.0, 0.0])
+    np.testing.assert_allclose(gaps.hallucination.estimate[:, 0], [1.0, 1.0])
+    assert gaps.counts.class_with[0, 0] == 2, "association is about all images"

@@ -154,3 +154,18 @@ def test_spurious_gap_weighs_classes_alike():
     result = spurlens.spurious_gap([[0.1, 0.5], [np.nan, 0.2, 0.1], [], [np.nan]])
     assert result.best.tolist() == [1, 1, -1, -1]
     assert result.macro == pytest.approx(0.35)
+
+
+def test_answers_about_each_class_give_the_gaps_of_pa_and_hr_with_prompts_averaged_last():
+    rng = np.random.default_rng(5)
+    n, n_prompts, n_classes = 60, 3, 2
+    labels, scores = rng.integers(0, n_classes, n), rng.random((n, 2))  # no ties: the order is the scores'
+    yes = (rng.random((n_prompts, n, n_classes)) < scores[:, 0][None, :, None]).astype(float)
+    yes[:, 0, :] = np.nan  # not asked
+    pa, hr = spurlens.answered_gaps(scores, labels, yes, rng, k=10)
+    for c in range(n_classes):
+        for found, members in ((pa, labels == c), (hr, labels != c)):
+            kept = [i for i in np.argsort(scores[:, 0]) if members[i] and i != 0]
+            expected = yes[:, kept[-10:], c].mean() - yes[:, kept[:10], c].mean()
+            assert found[c, 0] == pytest.approx(expected)
+    assert pa[:, 0].min() > 0.2

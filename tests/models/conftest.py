@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.llm_server import Server
 
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
 VISION: dict[str, dict[str, Any]] = {
@@ -100,3 +102,12 @@ def pictures() -> Callable[..., list[np.ndarray]]:
         return [cv2.resize(rows, (width, height), interpolation=cv2.INTER_LINEAR) for rows in coarse]
 
     return make
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A language model's server on this machine; no key is set."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with Server() as running:
+        yield running

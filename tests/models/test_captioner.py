@@ -255,14 +255,14 @@ def test_a_folder_without_a_model_is_said_plainly(tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         make(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="can't be loaded"):
-        make(str(tmp_path)).captions([np.zeros((8, 8, 3), np.uint8)])
+    with pytest.raises(UserError, match="holds no weights"):
+        make(str(tmp_path))
 
 
 def test_a_hub_name_without_a_network_is_said_plainly(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(UserError, match=r"some/model-that-is-not-here.*folder on this machine"):
+    with pytest.raises(UserError, match=r"some/model-that-is-not-here.*hf download"):
         make("some/model-that-is-not-here").captions([np.zeros((8, 8, 3), np.uint8)])
 
 
@@ -272,6 +272,12 @@ def test_weights_that_are_missing_are_said_plainly(llava, tmp_path):
     shutil.copytree(llava, tmp_path / "model")
     for file in Path(tmp_path / "model").glob("*.safetensors"):
         file.unlink()
+    with pytest.raises(UserError, match="holds no weights"):
+        make(str(tmp_path / "model"))
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"anything")
+    with pytest.raises(UserError, match="is a pickle"):
+        make(str(tmp_path / "model"))
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="can't be loaded"):
         make(str(tmp_path / "model")).captions([np.zeros((8, 8, 3), np.uint8)])
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 
@@ -173,6 +174,40 @@ def test_damaged_weights_are_said_plainly(clip, tmp_path):
         open_clip_classifier(CLASSES, "cpu", name=f"local-dir:{folder}").logits([np.zeros((8, 8, 3), np.uint8)])
 
 
+def test_a_pickle_is_refused_without_consent(clip, pictures, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "pickled"
+    shutil.copytree(clip("resnet").removeprefix("local-dir:"), folder)
+    torch.save(load_file(folder / "open_clip_model.safetensors"), folder / "open_clip_pytorch_model.bin")
+    (folder / "open_clip_model.safetensors").unlink()
+    name = f"local-dir:{folder}"
+    with pytest.raises(UserError, match="is a pickle"):
+        open_clip_classifier(CLASSES, "cpu", name=name)
+    with pytest.raises(UserError, match="is a pickle"):
+        open_clip_classifier(CLASSES, "cpu", name="RN50", pretrained=str(folder / "open_clip_pytorch_model.bin"))
+    trusted = open_clip_classifier(CLASSES, "cpu", name=name, trust_pickle=True).logits(pictures(2, 64, 64))
+    expected = open_clip_classifier(CLASSES, "cpu", name=clip("resnet")).logits(pictures(2, 64, 64))
+    np.testing.assert_allclose(trusted, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "words"),
+    [
+        ("hf-hub:acme/not-here", None, ["hf download acme/not-here --local-dir FOLDER", "name: local-dir:FOLDER"]),
+        ("ViT-B-32", "laion2b_s34b_b79k", ["hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K --local-dir FOLDER"]),
+    ],
+)
+def test_offline_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path, name, pretrained, words):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        ClipSource(name, pretrained).load("cpu")
+    for word in words:
+        assert word in str(caught.value)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "xpu"])
 def test_a_device_that_is_not_there_is_said_plainly(clip, device):
     with pytest.raises(UserError, match="device"):
@@ -183,6 +218,13 @@ def test_a_device_that_is_not_there_is_said_plainly(clip, device):
     ("seam", "kind", "options", "option"),
     [
         ("model", "open_clip", {"name": "x", "batch": 0}, "batch"),
+        ("model", "open_clip", {"name": "x", "precision": "int4"}, "precision"),
+        ("model", "transformers_zero_shot", {"name": "x", "template": "a {}"}, "templates"),
+        ("model", "transformers", {"name": "x", "mapping": ["dog"]}, "mapping"),
+        ("model", "timm", {"name": "x", "batch": "many"}, "batch"),
+        ("model", "torchvision", {"name": "x", "labels": "dog"}, "labels"),
+        ("model", "onnx", {"path": "x", "mean": [0.5]}, "mean"),
+        ("model", "predictions", {"path": "x", "key": "name"}, "key"),
         ("embed", "open_clip", {"name": "x", "context": -0.1}, "context"),
         ("embed", "open_clip", {"name": "x", "regions": "crop"}, "regions"),
         ("caption", "transformers", {"name": "x", "max_new_tokens": 0}, "max_new_tokens"),

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import BudgetReached, UserError
+from pipeline.errors import UserError
 from pipeline.models import registry
+from pipeline.models.ledger import Ledger
 from pipeline.models.openai_client import Budget, Price, read_json
 from pipeline.models.openai_proposer import OpenAIProposer, openai_proposer
 from pipeline.records import CUE_TYPES
+from tests.llm_server import CUT, HANG, Server, completion
 
 CAPTIONS = {"sailboat": ["A sailboat and a buoy on the sea."] * 3, "dog": ["A dog on grass."]}
 
@@ -36,71 +36,12 @@ def verdict(name: str, **changed: bool) -> dict:
     return {"name": name, **plain, **changed}
 
 
-class Server:
-    """Answers each call with the next of `replies`: a text, a (status, body), or a function of the request's
-    text."""
-
-    def __init__(self) -> None:
-        self.replies: list[Any] = []
-        self.requests: list[dict] = []
-        self.headers: list[dict[str, str]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append(request)
-                outer.headers.append({name.lower(): value for name, value in self.headers.items()})
-                status, body = outer.answer(request)
-                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("retry-after-ms", "5")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, request: dict) -> tuple[int, Any]:
-        reply = self.replies.pop(0)
-        if callable(reply):
-            reply = reply(request)
-        return reply if isinstance(reply, tuple) else (200, completion(reply))
-
-
-def completion(content: str | None, finish: str = "stop", refusal: str | None = None) -> dict:
-    message = {"role": "assistant", "content": content, "refusal": refusal}
-    return {
-        "id": "1",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "m",
-        "choices": [{"index": 0, "finish_reason": finish, "message": message}],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
-    }
-
-
 def listing(*items: Any) -> str:
     return json.dumps({"attributes": list(items)})
 
 
 def judgement(*answers: Any) -> str:
     return json.dumps({"answers": list(answers)})
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    running = Server()
-    yield running
-    running.http.shutdown()
-    running.http.server_close()
 
 
 @pytest.fixture
@@ -321,9 +262,8 @@ def test_the_budget_stops_before_the_call_that_would_exceed_it(server: Server, m
     server.replies = [listing(item("buoy")), judgement(verdict("buoy"))] * 10
     proposer = make(budget=budget, price=Price(input=1, output=1))
     assert propose(proposer).attributes
-    with pytest.raises(BudgetReached, match="budget"):
-        for number in range(20):
-            proposer.propose(f"dog {number}", [], {})
+    stopped = [proposer.propose(f"dog {number}", [], {}).stopped for number in range(20)]
+    assert "budget" in stopped[-1]
     spent = proposer.client
     assert spent.calls <= (budget.calls or 20) and spent.tokens <= (budget.tokens or 10**6)
     assert spent.usd <= (budget.usd or 1.0) and spent.calls == len(server.requests) < 20
@@ -333,8 +273,7 @@ def test_options_of_a_configuration_reach_the_budget(tmp_path: Path, server: Ser
     options = registry.check_options(
         "propose", "openai", {"model": "m", "base_url": server.url, "budget": {"calls": 0}}
     )
-    with pytest.raises(BudgetReached):
-        propose(openai_proposer(0, tmp_path, **options))
+    assert "0 calls" in propose(openai_proposer(0, tmp_path, **options)).stopped and server.requests == []
     with pytest.raises(UserError, match="budget"):
         registry.check_options("propose", "openai", {"model": "m", "budget": {"euros": 5}})
     with pytest.raises(UserError, match="price"):
@@ -364,3 +303,125 @@ def test_the_fingerprint_knows_what_changes_answers(make: Callable) -> None:
 def test_read_json_takes_what_there_is() -> None:
     assert read_json('Here: [{"a": 1}] ok?') == [{"a": 1}]
     assert read_json("```\n{}\n```") == {} and read_json("nothing") is None and read_json("[" * 100_000) is None
+
+
+def test_what_was_listed_before_the_budget_was_reached_stays(server: Server, make: Callable) -> None:
+    server.replies = [listing(item("buoy"))]
+    proposals = propose(make(budget=Budget(calls=1)))
+    assert [a.phrase for a in proposals.attributes] == ["buoy"] and proposals.calls == 1
+    assert "1 calls" in proposals.stopped and len(server.requests) == 1
+
+
+@pytest.mark.parametrize("fault", [HANG, CUT], ids=["hangs", "cuts the line"])
+def test_a_server_that_gives_no_answer_is_left_in_time(
+    server: Server, make: Callable, tmp_path: Path, fault: Any
+) -> None:
+    server.replies = [fault, fault]
+    with pytest.raises(UserError, match=r"gave no answer|can't be reached"):
+        propose(make(timeout=0.3, retries=1))
+    (entry,) = log_of(tmp_path)
+    assert (entry["outcome"], entry["retries"], len(server.requests)) == ("failed", 1, 2)
+    server.replies = [fault, listing(item("buoy")), judgement(verdict("buoy"))]
+    assert [a.phrase for a in propose(make(timeout=0.3, retries=1)).attributes] == ["buoy"]
+    assert [entry["retries"] for entry in log_of(tmp_path)] == [1, 1, 0]
+
+
+def test_retries_tokens_and_dollars_of_this_run_add_up(server: Server, tmp_path: Path) -> None:
+    server.replies = [(429, {}), (500, "x"), listing(item("buoy")), judgement(verdict("buoy"))] * 2
+    ledger = Ledger(tmp_path / "audit" / "llm.jsonl", "today")
+    Ledger(ledger.path, "yesterday").write({"prompt_tokens": 10**9, "usd": 1000.0})
+    options: dict[str, Any] = {"model": "m", "base_url": server.url, "price": Price(input=1000, output=5000)}
+    propose(openai_proposer(0, tmp_path, ledger, **options))
+    propose(openai_proposer(0, tmp_path, ledger, **options))  # from the cache
+    spent = ledger.spent()
+    assert (spent.calls, spent.tokens, spent.retries) == (2, 240, 2)
+    assert spent.usd == pytest.approx(2 * (0.1 + 0.1))
+    assert [entry["cached"] for entry in ledger.entries()] == [False, False, True, True]
+
+
+def test_a_server_without_structured_output_is_asked_in_words_from_then_on(server: Server, make: Callable) -> None:
+    no = (400, {"error": {"message": "response_format json_schema is not supported"}})
+    server.replies = [no, listing(item("buoy")), judgement(verdict("buoy")), listing(), listing()]
+    proposer = make()
+    propose(proposer)
+    propose(proposer, "dog")
+    assert ["response_format" in request for request in server.requests] == [True, False, False, False]
+
+
+def test_a_key_that_a_server_repeats_is_not_kept(
+    server: Server, make: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-secret")
+    server.replies = [listing(item("buoy", why="you sent sk-secret")), judgement(verdict("buoy"))]
+    proposals = propose(make(api_key_env="TEST_KEY"))
+    assert [a.phrase for a in proposals.attributes] == ["buoy"]
+    assert not any("sk-secret" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    "options", [{"api_key_env": "sk-secret"}, {"base_url": "https://user:sk-secret@example.org/v1"}]
+)
+def test_a_key_in_the_configuration_is_refused_and_not_repeated(tmp_path: Path, options: dict) -> None:
+    with pytest.raises(UserError) as caught:
+        openai_proposer(0, tmp_path, model="m", **options)
+    assert "sk-secret" not in str(caught.value)
+
+
+BOTH = {"sailboat": ["A sailboat and a buoy."], "dog": ["A dog on grass."]}
+
+
+def by_class(body: dict) -> Any:
+    """Lists a thing for each class; keeps all of it."""
+    asked = body["messages"][1]["content"]
+    if "Candidates:" in asked:
+        return judgement(verdict("buoy"), verdict("leash"))
+    return listing(item("buoy" if "sailboat" in asked.split("</class>")[0] else "leash"))
+
+
+def test_a_batch_answers_all_classes_with_two_submissions(server: Server, make: Callable, tmp_path: Path) -> None:
+    server.in_batches, server.polls = by_class, 2
+    proposer = make(batch={"poll": 0.01})
+    proposer.ahead(list(BOTH), BOTH)
+    found = {name: [a.phrase for a in proposer.propose(name, list(BOTH), BOTH).attributes] for name in BOTH}
+    assert found == {"sailboat": ["buoy"], "dog": ["leash"]}
+    assert server.requests == [], "no question is asked singly"
+    assert [len(batch) for batch in server.batches.values()] == [2, 2]
+    assert [entry["cached"] for entry in log_of(tmp_path)].count(False) == 4 == proposer.client.calls
+    assert not list((tmp_path / "llm" / "batches").iterdir())
+
+
+def test_a_batch_that_takes_longer_is_collected_by_the_next_run(server: Server, make: Callable, tmp_path: Path) -> None:
+    server.in_batches, server.polls = by_class, 10**6
+    with pytest.raises(UserError, match=r"still in_progress.*later"):
+        make(batch={"wait": 0}).ahead(list(BOTH), BOTH)
+    with pytest.raises(UserError, match="still in_progress"):
+        make(batch={"wait": 0}).ahead(list(BOTH), BOTH)
+    assert len(server.batches) == 1, "what is under way isn't submitted again"
+    server.polls = 0
+    make(batch={"wait": 5, "poll": 0.01}).ahead(list(BOTH), BOTH)
+    assert len(server.batches) == 2
+
+
+def test_what_a_batch_leaves_out_is_asked_singly(server: Server, make: Callable, tmp_path: Path) -> None:
+    server.in_batches = lambda body: (500, {}) if "sailboat" in str(body) else by_class(body)
+    server.replies = [by_class, by_class]
+    proposer = make(batch={"poll": 0.01})
+    proposer.ahead(list(BOTH), BOTH)
+    assert [a.phrase for a in proposer.propose("sailboat", list(BOTH), BOTH).attributes] == ["buoy"]
+    assert [a.phrase for a in proposer.propose("dog", list(BOTH), BOTH).attributes] == ["leash"]
+    assert len(server.requests) == 2
+    assert "failed" in [entry["outcome"] for entry in log_of(tmp_path)]
+
+
+def test_a_batch_stays_within_the_budget(server: Server, make: Callable) -> None:
+    server.in_batches = by_class
+    proposer = make(batch={"poll": 0.01}, budget=Budget(calls=3))
+    proposer.ahead(list(BOTH), BOTH)
+    assert [len(batch) for batch in server.batches.values()] == [2, 1]
+    assert not proposer.propose("sailboat", list(BOTH), BOTH).stopped
+    assert "3 calls" in proposer.propose("dog", list(BOTH), BOTH).stopped
+
+
+def test_a_server_without_batches_is_told_plainly(server: Server, make: Callable) -> None:
+    with pytest.raises(UserError, match="no batch API"):
+        make(batch={"poll": 0.01}).ahead(list(BOTH), BOTH)

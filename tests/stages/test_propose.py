@@ -36,13 +36,20 @@ def tables(rows: list[tuple[str, str, str, str]]) -> dict[str, pa.Table]:
     }
 
 
-def proposed(rows: list[tuple[str, str, str, str]], proposer: object) -> dict[str, list[str]]:
-    found = propose(
+def rows_of(
+    rows: list[tuple[str, str, str, str]], proposer: object, skipped: list[tuple[str, str]] | None = None
+) -> list[dict]:
+    note = skipped if skipped is not None else []
+    return propose(
         **tables(rows), audit=AUDIT, classes=CLASSES, proposer=proposer,  # type: ignore[arg-type]
-        count=lambda what, n: None, skip=lambda what, why: None, progress=lambda done, total: None,
+        model=object(), encoder=None, cache=Path("unused"), count=lambda what, n: None,
+        skip=lambda what, why: note.append((what, why)), progress=lambda done, total: None,
     )["attributes"].to_pylist()  # fmt: skip
+
+
+def proposed(rows: list[tuple[str, str, str, str]], proposer: object) -> dict[str, list[str]]:
     result: dict[str, list[str]] = {name: [] for name in CLASSES}
-    for row in found:
+    for row in rows_of(rows, proposer):
         result[row["label"]].append(row["phrase"])
     return result
 
@@ -87,3 +94,34 @@ def test_a_proposer_that_costs_calls_is_asked_once_a_class() -> None:
     found = proposed(misled("selection"), proposer)
     assert proposer.asked == ["boat", "train"]
     assert found == {"boat": ["buoy"], "train": ["buoy"]}
+
+
+def test_a_proposer_that_costs_calls_is_not_asked_about_errors_from_its_cache_either() -> None:
+    class Cached(Costly):
+        def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
+            self.asked.append(class_name)
+            return Proposals((Attribute("buoy", "Co-occurring Objects"),))
+
+    proposer = Cached()
+    proposed(misled("selection"), proposer)
+    assert proposer.asked == ["boat", "train"]
+
+
+class Two:
+    """Two spellings of one cue in one class, a third in the other; then its budget is spent."""
+
+    fingerprint = "two"
+
+    def propose(self, class_name: str, classes: Sequence[str], captions: Mapping[str, Sequence[str]]) -> Proposals:
+        thing = "Co-occurring Objects"
+        if class_name == "boat":
+            return Proposals((Attribute("buoy", thing, source="captions"), Attribute("buoys", thing, source="openai")))
+        return Proposals((Attribute("a buoy", thing, "near it"),), stopped="the budget is spent")
+
+
+def test_one_name_for_a_cue_in_all_classes_with_every_source() -> None:
+    skipped: list[tuple[str, str]] = []
+    boat, train = rows_of(misled("selection"), Two(), skipped)
+    assert (boat["phrase"], boat["source"]) == ("buoy", "captions, openai")
+    assert (train["phrase"], train["source"], train["reason"]) == ("buoy", "captions", "as 'a buoy': near it")
+    assert skipped == [("proposals for train", "the budget is spent")]

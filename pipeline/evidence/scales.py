@@ -1,0 +1,39 @@
+"""A detector's calibration by what an audit knows without any box: which images show its own classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.config import Audit
+from pipeline.errors import UserError
+from pipeline.evidence.presence import best_scores
+from pipeline.models import registry
+from pipeline.models.calibration import Table, check, fit, raw
+from pipeline.store import AuditFolder
+
+
+def fitted(folder: AuditFolder) -> Table:
+    """The table that makes a score of this audit's detector the probability that the thing is there, at even odds.
+
+    The detector was asked for every class's own words in every image; an image of the class shows it, an image of
+    another is taken not to. Only the selection half counts, so that no reported number has seen its calibration. What
+    holds for the classes' names is carried over to the cues'.
+
+    Raises:
+        UserError: the audit has no detector or no detections, or see pipeline/models/calibration.py.
+    """
+    run = folder.run()
+    audit = Audit.from_dict({**run["audit"], "classes": run["classes"]})
+    if audit.detect is None or not folder.has("detections"):
+        raise UserError(f"calibrate: {folder.path} has no detections. Run an audit with a section 'detect' first.")
+    images = folder.read("images")
+    index = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}
+    best = best_scores(folder.read("detections"), index)
+    labels = np.array(images["label"].to_pylist(), dtype=object)
+    seen = np.array(images["split"].to_pylist(), dtype=object) == "selection"
+    seen |= audit.no_split
+    nothing = np.zeros(len(index))
+    scores = np.concatenate([best.get(audit.words(name), nothing)[seen] for name in audit.classes])
+    present = np.concatenate([labels[seen] == name for name in audit.classes])
+    options = registry.check_options("detect", audit.detect.kind, audit.detect.options)
+    return fit(raw(scores, check(options.get("calibration", ()))), present)

@@ -1,0 +1,252 @@
+"""Files by path or URL, through fsspec: which addresses a data set may name, and reading them.
+
+What a configuration names is the user's own wish; what a manifest names may be anybody's. So an address out of the
+data is held against the rules here: allowed schemes only, nothing outside the data set's own folder, and no host in a
+private network, however it is written, resolved or redirected to.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import posixpath
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from pipeline.errors import UserError
+
+SCHEMES = ("file", "memory", "s3", "gs", "https")
+"""Allowed; `http` too with the option `allow_http`."""
+MAX_BYTES = 1 << 28
+"""More than this is not read from a web server: no picture is as large."""
+SECRETS = frozenset({"key", "secret", "token", "password", "username", "sas_token", "account_key"})
+
+
+class Refused(OSError):
+    """An address that the rules forbid; the message is the reason, for the quarantine table."""
+
+
+def is_url(address: str) -> bool:
+    """Whether this is a URL, and not a path on this machine."""
+    return "://" in address
+
+
+def local_path(address: str) -> str:
+    """A `file://` URL as the path that it names; anything else as it is."""
+    parts = urlsplit(address)
+    if parts.scheme.lower() != "file":
+        return address
+    if parts.netloc not in ("", "localhost"):
+        raise Refused(f"{address} names a file of another machine")
+    return unquote(parts.path)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a data set.
+
+    Args:
+        root: the folder or URL that relative names start from, and that no name may leave.
+        storage: fsspec's options for s3 and gs, for instance `endpoint_url` or `anon`; never credentials, for they
+            would be written into the audit.
+        allow_http: unencrypted `http` too. allow_private: web hosts in private networks and on this machine too.
+        allow_outside: files outside `root` too.
+    """
+
+    root: str
+    storage: dict[str, Any] = field(default_factory=dict, hash=False)
+    allow_http: bool = False
+    allow_private: bool = False
+    allow_outside: bool = False
+
+    def __post_init__(self) -> None:
+        for name in SECRETS & set(self.storage):
+            raise UserError(
+                f"data.storage: '{name}' would be written into the audit. Give credentials by the environment "
+                "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS) or a profile."
+            )
+        try:
+            self._check_scheme(self.root)
+        except Refused as error:
+            raise UserError(f"data: {error}.") from None
+
+    def address(self, name: str) -> str:
+        """The path or URL that `name` (relative, absolute or a URL) stands for.
+
+        Raises:
+            Refused: a scheme that isn't allowed, or a place outside the root.
+        """
+        if not name.strip() or "\0" in name:
+            raise Refused("no path is given")
+        self._check_scheme(name)
+        name = local_path(name)
+        if is_url(name):
+            return name
+        if is_url(self.root) and not name.startswith("/"):
+            inner = posixpath.normpath(name) if ".." in name.split("/") else name  # in a bucket a//b is a name
+            if (inner == ".." or inner.startswith("../")) and not self.allow_outside:
+                raise self._outside(name)
+            return f"{self.root.rstrip('/')}/{inner}"
+        path = os.path.join(self.root, name)
+        if self.allow_outside:
+            return path
+        root, real = os.path.realpath(self.root), os.path.realpath(path)
+        if is_url(self.root) or os.path.commonpath([root, real]) != root:
+            raise self._outside(name)
+        return real  # what was checked is what is opened
+
+    def read(self, name: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """The bytes of the file that `name` stands for, or a range of them.
+
+        Raises:
+            OSError: refused, or it can't be read; the message is a reason for the quarantine table.
+            UserError: the package for its scheme is not installed.
+        """
+        address = self.address(name)
+        if not is_url(address):
+            with open(address, "rb") as stream:
+                stream.seek(start or 0)
+                return stream.read(-1 if stop is None else stop - (start or 0))
+        with _as_os_errors(address):
+            files, path = self.filesystem(address)
+            if start is not None or stop is not None or not address.lower().startswith("http"):
+                return files.cat_file(path, start=start, end=stop)
+            with files.open(path, "rb", block_size=0, size=1) as stream:  # as a stream, whatever its size
+                data = bytearray()
+                while chunk := stream.read(1 << 20):
+                    data += chunk
+                    if len(data) > MAX_BYTES:
+                        raise Refused(f"{address} holds more than {MAX_BYTES >> 20} MiB")
+                return bytes(data)
+
+    def open(self, name: str) -> BinaryIO:
+        """The file that `name` stands for, seekable; errors as those of `read`."""
+        address = self.address(name)
+        if not is_url(address):
+            return open(address, "rb")
+        with _as_os_errors(address):
+            files, path = self.filesystem(address)
+            return files.open(path, "rb")
+
+    def find(self) -> list[str]:
+        """Every file below the root, by its path relative to it; errors as those of `read`."""
+        with _as_os_errors(self.root):
+            files, path = self.filesystem(self.root)
+            files.invalidate_cache()  # an earlier listing would hide what was added since
+            prefix = path.rstrip("/") + "/"
+            return [name.removeprefix(prefix) for name in files.find(path)]
+
+    def version(self, name: str) -> str:
+        """Something that changes when the file does, as far as its file system tells."""
+        address = self.address(name)
+        if not is_url(address):
+            status = os.stat(address)
+            return f"{status.st_mtime_ns}-{status.st_size}"
+        with _as_os_errors(address):
+            files, path = self.filesystem(address)
+            return _version(files.info(path))
+
+    def filesystem(self, address: str) -> tuple[Any, str]:
+        """fsspec's file system for a URL, and the path in it."""
+        scheme = urlsplit(address).scheme.lower()
+        options: dict[str, Any] = {}
+        if scheme in ("s3", "gs"):
+            options = self.storage
+        elif scheme in ("http", "https"):
+            options = {"get_client": web_client(self.allow_http, self.allow_private)}
+        return fsspec.core.url_to_fs(address, **options)
+
+    def _check_scheme(self, address: str) -> None:
+        if not is_url(address):
+            return
+        scheme = address.partition("://")[0].lower()
+        if scheme == "http" and not self.allow_http:
+            raise Refused(f"http is not encrypted, and off: {address}. data.allow_http: true allows it")
+        if scheme not in (*SCHEMES, "http"):
+            raise Refused(f"the scheme '{scheme[:20]}' is not allowed: {address}. Allowed: {', '.join(SCHEMES)}")
+
+    def _outside(self, name: str) -> Refused:
+        return Refused(
+            f"{name} lies outside {self.root}. data.root says where the images are; "
+            "data.allow_outside: true allows any place"
+        )
+
+
+@contextmanager
+def _as_os_errors(address: str) -> Iterator[None]:
+    """Whatever a file system raises becomes an OSError with a readable reason, or says which package is missing."""
+    try:
+        yield
+    except (Refused, UserError):
+        raise
+    except ImportError as error:
+        raise UserError(f"data: {address} needs a package: pip install 'cuescope[remote]' ({error}).") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no {address}") from None
+    except Exception as error:  # every file system has errors of its own
+        raise OSError(f"{address}: {str(error) or type(error).__name__}") from None
+
+
+def _version(info: dict[str, Any]) -> str:
+    known = [info.get(key) for key in ("ETag", "etag", "LastModified", "mtime", "created", "size")]
+    return "-".join(str(value) for value in known if value is not None)
+
+
+def is_private(host: str) -> bool:
+    """Whether an address (in digits) is one of a private network, of this machine, or of no host at all."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return not address.is_global or address.is_multicast
+
+
+@functools.cache
+def web_client(allow_http: bool, allow_private: bool) -> Callable[..., Any]:
+    """What makes fsspec's web session: it looks at each address at the moment of connecting, so that neither a name
+    that resolves to a private address nor a redirect gets round the rules. One function for equal rules: fsspec
+    shares its sessions by it.
+    """
+
+    def connect(address: tuple) -> socket.socket:
+        family, kind, protocol, _, place = address
+        if not allow_private and is_private(place[0]):
+            raise OSError(13, f"{place[0]} is a private address. data.allow_private: true allows it")
+        return socket.socket(family, kind, protocol)
+
+    async def redirected(session: Any, context: Any, params: Any) -> None:
+        target = params.response.headers.get("Location", "")
+        if target.lower().startswith("http:") and not allow_http:
+            raise Refused(f"{params.url} leads to {target}: http is off. data.allow_http: true allows it")
+
+    async def client(loop: Any = None, **options: Any) -> Any:
+        import aiohttp
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(redirected)
+        connector = aiohttp.TCPConnector(loop=loop, socket_factory=connect)
+        timeout = aiohttp.ClientTimeout(total=120, sock_connect=20)
+        return aiohttp.ClientSession(loop=loop, connector=connector, trace_configs=[trace], timeout=timeout)
+
+    return client
+
+
+def expand(pattern: str) -> Iterator[str]:
+    """`{000..012}` and `{a,b}` in a path, as shells write them, to every path that is meant."""
+    before, brace, rest = pattern.partition("{")
+    inner, closed, after = rest.partition("}")
+    if not brace or not closed:
+        yield pattern
+        return
+    first, dots, last = inner.partition("..")
+    if dots and first.isdigit() and last.isdigit():
+        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    else:
+        choices = inner.split(",")
+    for choice in choices:
+        yield from expand(f"{before}{choice}{after}")

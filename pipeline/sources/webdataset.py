@@ -1,0 +1,172 @@
+"""WebDataset shards: tar files in which the members of one stem are one sample (github.com/webdataset/webdataset).
+
+The shards are read by Python's tarfile: nothing is unpacked, and a picture is read again by its place in the shard,
+which the sequential readers of the package webdataset don't do.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.images import SUFFIXES
+from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles
+from pipeline.sources.urls import Files, expand, is_url
+
+IMAGE = "__image__"
+MAX_TEXT = 1 << 22
+"""A member of text is no longer than this."""
+
+
+@dataclass
+class WebDataset:
+    """See `webdataset`."""
+
+    files: Files
+    shards: list[str]
+    columns: Columns
+    _places: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+
+    @property
+    def root(self) -> str:
+        """Images lie in shards, not in a folder."""
+        return ""
+
+    def __iter__(self) -> Iterator[Item]:
+        for shard in self.shards:
+            name = PurePosixPath(shard).name
+            try:
+                for stem, row in samples(self.files, shard):
+                    image = row.get(IMAGE)
+                    if image is None:
+                        yield Item(f"{name}/{stem}", (), fault="its sample holds no image")
+                    else:
+                        yield self.columns.item(f"{name}/{image}", row)
+            except (OSError, tarfile.TarError) as error:
+                yield Item(name, (), fault=f"the shard can't be read to its end: {error}")
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a shard's member: `shard.tar/member`."""
+        name, _, member = path.partition(".tar/")
+        shard = next((shard for shard in self.shards if PurePosixPath(shard).name == f"{name}.tar"), None)
+        if shard is None:
+            raise FileNotFoundError(f"there is no shard {name}.tar")
+        if shard not in self._places:
+            self._places[shard] = {info.name: (info.offset_data, info.size) for info in members(self.files, shard)}
+        if member not in self._places[shard]:
+            raise FileNotFoundError(f"{name}.tar holds no {member}")
+        start, size = self._places[shard][member]
+        return self.files.read(shard, start, start + size) if size else b""
+
+
+def webdataset(
+    *,
+    path: str,
+    columns: dict[str, str] | None = None,
+    class_names: list[str] | None = None,
+    separator: str | None = None,
+    box_format: BoxFormat = "xyxy",
+    box_unit: BoxUnit = "pixel",
+    splits: dict[str, str] | None = None,
+    storage: dict[str, Any] | None = None,
+    allow_http: bool = False,
+    allow_private: bool = False,
+) -> WebDataset:
+    """WebDataset shards.
+
+    Args:
+        path: shards by wildcard (`shards/*.tar`) or braces (`s3://bucket/train-{000..099}.tar`); not compressed.
+        columns: what holds what, see `items.ROLES`: keys of the sample's .json, or a member's suffix
+            (by default `cls` is the label and `txt` the caption).
+        class_names, separator, box_format, box_unit, splits: see `items.Columns`.
+        storage, allow_http, allow_private: see `urls.Files`.
+
+    Raises:
+        UserError: no shards, compressed ones, two of one name, or nothing in them that labels an image.
+    """
+    at = path.rpartition("/")[0] if is_url(path) else str(PurePosixPath(path).parent)
+    files = Files(at, storage or {}, allow_http, allow_private, allow_outside=True)  # the user's own choice
+    try:
+        shards = find_shards(path, files)
+    except OSError as error:
+        raise UserError(f"data: {path} can't be listed: {error}.") from None
+    if not shards:
+        raise UserError(f"data: there are no shards {path}.")
+    for shard in shards:
+        if not shard.endswith(".tar"):
+            raise UserError(f"data: {shard} is no .tar file; unpack compressed shards to .tar ones.")
+    if len({PurePosixPath(shard).name for shard in shards}) < len(shards):
+        raise UserError(f"data: two shards of {path} have one name.")
+    try:
+        _, first = next(samples(files, shards[0]), ("", {}))
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"data: the shard {shards[0]} can't be read: {error}.") from None
+    reading = Columns(
+        find_roles(columns or {}, set(first) - {IMAGE}, f"the first sample of {shards[0]}", ("label",)),
+        tuple(class_names or ()),
+        separator,
+        box_format,
+        box_unit,
+        check_splits(splits or {}),
+    )
+    return WebDataset(files, shards, reading)
+
+
+def find_shards(path: str, files: Files) -> list[str]:
+    """The shards that a path with braces and wildcards means, in order."""
+    found: list[str] = []
+    for pattern in expand(path):
+        if not glob.has_magic(pattern):
+            found.append(pattern)
+        elif is_url(pattern):
+            system, inner = files.filesystem(pattern)
+            found += sorted(system.unstrip_protocol(name) for name in system.glob(inner))
+        else:
+            found += sorted(glob.glob(pattern))
+    return found
+
+
+def members(files: Files, shard: str) -> Iterator[tarfile.TarInfo]:
+    """The plain files of a shard, in order; links and devices are none."""
+    with files.open(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        yield from (info for info in archive if info.isfile() and not PurePosixPath(info.name).name.startswith("."))
+
+
+def samples(files: Files, shard: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each sample's stem and row: its .json's keys, its other members of text by suffix, its image's name."""
+    stem = ""
+    row: dict[str, Any] = {}
+    with files.open(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        for info in archive:
+            name = PurePosixPath(info.name)
+            if not info.isfile() or name.name.startswith("."):
+                continue
+            short, _, suffix = name.name.partition(".")
+            suffix = suffix.lower()
+            here = (name.parent / short).as_posix()
+            if here != stem:
+                if row:
+                    yield stem, row
+                stem, row = here, {}
+            if f".{suffix}" in SUFFIXES:
+                row.setdefault(IMAGE, info.name)
+            elif suffix in ("json", "cls", "txt", "caption", "label") and info.size <= MAX_TEXT:
+                held = archive.extractfile(info)
+                text = held.read().decode("utf-8", errors="replace").strip() if held else ""
+                row.update(_parsed(text) if suffix == "json" else {suffix: text})
+    if row:
+        yield stem, row
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return {}  # the sample then lacks its label, and is quarantined for that
+    return content if isinstance(content, dict) else {}
