@@ -37,19 +37,9 @@ VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
 def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
     """The sort key of findings, everywhere: confirmed ones by their harm, then the rest by what was observed.
 
-    Of the rest come first those whose experiments speak for an effect, then those that had none, then those whose
-    experiments speak against it, then regions that look like the class itself, and core ones last.
+    Of the rest, regions that look like the class itself come after all others, and core ones last.
     """
-    tested = [way for way in ("removal", "insertion") if finding[f"{way}_n"]]
-    if finding["verdict"] in ("confirmed", "core"):
-        order = 0 if finding["verdict"] == "confirmed" else 5
-    elif finding["resembles_class"]:
-        order = 4
-    elif any(finding[f"{way}_edit_effect"] > 0 and finding[f"{way}_effect_lower"] >= 0 for way in tested):
-        order = 1
-    else:
-        against = finding["verdict"] == "associated only" or all(finding[f"{w}_edit_effect"] <= 0 for w in tested)
-        order = 3 if tested and against else 2
+    order = {"confirmed": 0, "core": 3}.get(finding["verdict"], 2 if finding["resembles_class"] else 1)
     names = ("harm_lower", "harm") if not order else ("observed_lower", "log_odds_ratio_lower")
     low, worth = (-np.inf if v is None or np.isnan(v) else v for v in (finding[name] for name in names))
     return order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]

@@ -11,8 +11,9 @@
   (metrics/anytime.py), a finding's e combines its two directions', and q-values are those of e-BH.
 - Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
   predictions that would change if the cue no longer went with the class, an image of the class and one of another
-  weighing the same. Confirmed findings come in the order of its lower bound; all others by what the experiments speak
-  for, and then by what was observed, the lower bounds of gaps and association (records.worst_first).
+  weighing the same. Confirmed findings come in the order of its lower bound; all others by what was observed, the
+  lower bounds of gaps and association, so that their order doesn't depend on how many edits were made
+  (records.worst_first).
 """
 
 from __future__ import annotations

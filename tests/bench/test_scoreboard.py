@@ -75,7 +75,7 @@ def test_a_quick_run_forgives_one_miss_and_no_false_finding() -> None:
     assert not sb.quick_holds([row("null")])
     assert not sb.quick_holds([row(), row("null", confirmed=1)])
     assert not sb.quick_holds([row(precision_at_10=0.5), row()])
-    assert not sb.quick_holds([row(edits=200), row()])
+    assert not sb.quick_holds([row(edits=400), row()])
     outside = {"kind": "object", "verdict": "confirmed", "truth": 0.9, "lower": 0.1, "upper": 0.5}
     assert sb.quick_holds([row(), row(intervals=[outside])])
     assert not sb.quick_holds([row(), row(intervals=[outside, outside])])

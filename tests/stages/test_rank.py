@@ -131,25 +131,20 @@ def test_what_was_not_tested_is_said() -> None:
     assert "too few images" in why
 
 
-def test_findings_that_experiments_speak_for_come_before_untested_and_refuted_ones() -> None:
+def test_confirmed_findings_come_first_then_what_was_observed_then_the_class_itself_then_core() -> None:
     def row(name: str, **values: object) -> dict:
-        base = {"verdict": "inconclusive", "resembles_class": False, "removal_n": 0, "insertion_n": 0, "kind": "named",
-                "observed_lower": 0.1, "log_odds_ratio_lower": 0.0, "harm_lower": NAN, "harm": NAN, "class": "boat",
+        base = {"verdict": "inconclusive", "resembles_class": False, "kind": "named", "observed_lower": 0.1,
+                "log_odds_ratio_lower": 0.0, "harm_lower": NAN, "harm": NAN, "class": "boat",
                 "cue_id": name}  # fmt: skip
         return base | values
 
-    leaning = {"insertion_n": 20, "insertion_edit_effect": 0.1, "insertion_effect_lower": 0.0}
-    nothing = {"insertion_n": 20, "insertion_edit_effect": 0.0, "insertion_effect_lower": -0.1}
     rows = [
         row("core", verdict="core"),
         row("itself", resembles_class=True, observed_lower=0.9),
-        row("refuted", observed_lower=0.5, **nothing),
-        row("associated", verdict="associated only", observed_lower=0.4, **(nothing | {"insertion_edit_effect": 0.02})),
-        row("untested", observed_lower=0.3),
-        row("weaker", observed_lower=-0.1, **leaning),
-        row("leaning", observed_lower=0.0, **leaning),
+        row("unmeasured", observed_lower=NAN),
+        row("seen", verdict="associated only", observed_lower=0.4),
         row("confirmed", verdict="confirmed", harm_lower=0.01),
     ]
     assert [r["cue_id"] for r in sorted(rows, key=worst_first)] == [
-        "confirmed", "leaning", "weaker", "untested", "refuted", "associated", "itself", "core",
+        "confirmed", "seen", "unmeasured", "itself", "core",
     ]  # fmt: skip

@@ -54,7 +54,7 @@ class Models:
         from pipeline.models.fingerprints import of_path
 
         root = Path(__file__).parents[2]
-        files = sorted(file for name in CODE for file in (root / name).rglob("*.py"))
+        files = sorted([*root.glob("*.py"), *(file for name in CODE for file in (root / name).rglob("*.py"))])
         return key_of([of_path(file) for file in files])[:12]
 
     @property

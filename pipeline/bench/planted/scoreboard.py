@@ -163,7 +163,7 @@ def quick_holds(rows: Sequence[Row]) -> bool:
 
     Nothing failed, no finding is false and none is in a null or of an association alone; of the planted cues, of the
     exhaustive mode's first fives and of the intervals of confirmed findings at most one is missed; Precision@10 is 0.9;
-    racing spends a quarter.
+    racing spends no more than 0.3 of the exhaustive mode (over a world the promise is 0.25).
     """
     if any("error" in r for r in rows) or not planted_rows(rows):
         return False
@@ -179,7 +179,7 @@ def quick_holds(rows: Sequence[Row]) -> bool:
         and sum(not m["at_1"] for m in ours) <= 1
         and (mean(m["precision_at_10"] for m in ours) or 0.0) >= 0.9
         and sum(not same_first(a, b) for a, b in pairs) <= 1
-        and sum(a["edits"] for a, _ in pairs) <= 0.25 * sum(b["edits"] for _, b in pairs)
+        and sum(a["edits"] for a, _ in pairs) <= 0.3 * sum(b["edits"] for _, b in pairs)
         and sum(not _covers(i) for i in intervals) <= 1
     )  # fmt: skip
 
