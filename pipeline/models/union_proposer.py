@@ -52,7 +52,11 @@ def union_proposer(
         options = dict(member)
         kind = options.pop("kind")
         checked = registry.check_options("propose", kind, options)
-        more = {name: {"cache": cache, "ledger": ledger}[name] for name in registry.further("propose", kind)}
+        given = {"cache": cache, "ledger": ledger}
+        asked = registry.further("propose", kind)
+        if unknown := [name for name in asked if name not in given]:
+            raise UserError(f"propose: '{kind}' asks for the audit's {unknown[0]} and can't be a member of 'union'.")
+        more = {name: given[name] for name in asked}
         made.append((kind, registry.factory("propose", kind)(seed, **more, **checked)))
     return UnionProposer(made)
 
