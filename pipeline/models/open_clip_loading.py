@@ -89,6 +89,8 @@ class ClipSource:
     def _load(self, device: str) -> LoadedClip:
         import open_clip
 
+        from pipeline.models.attention_pool import quicken
+
         if self.pretrained and not self.name.startswith((LOCAL, HUB)):
             _check_tag(self.name, self.pretrained)
         try:
@@ -103,6 +105,7 @@ class ClipSource:
         except Exception as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {self._hint()}") from error
+        quicken(model.visual)
         return LoadedClip(model.eval(), preprocess, tokenizer, device, self.precision)
 
     def _hint(self) -> str:
@@ -173,14 +176,15 @@ class LoadedClip:
         ready = [index for index, image in enumerate(images) if image.shape[:2] == self.size]
         rows: list[Any] = [None] * len(images)
         if ready:
-            stacked = torch.from_numpy(np.stack([images[index] for index in ready])).permute(0, 3, 1, 2)
+            same = torch.from_numpy(np.stack([images[index] for index in ready])).permute(0, 3, 1, 2)
             normalise = transform.transforms[-1]
-            for index, row in zip(ready, normalise(stacked.contiguous().float().div(255)), strict=True):
+            for index, row in zip(ready, normalise(same.float().div(255)), strict=True):
                 rows[index] = row
         for index, image in enumerate(images):
             if rows[index] is None:
                 rows[index] = transform(Image.fromarray(image))
-        return torch.stack(rows).to(self.device, devices.dtype(self.precision))
+        stacked = torch.stack(rows).contiguous(memory_format=torch.channels_last)
+        return stacked.to(self.device, devices.dtype(self.precision))
 
     def images(self, images: Sequence[RGB], batches: Batches) -> Floats:
         """(n, d) unit-length embeddings of whole images, by the model's own preprocessing."""

@@ -56,7 +56,7 @@ def region_features(stages: Stages, pixels: Tensor, boxes: Sequence[Tensor], at_
     for some in rows.split(at_once):
         # aligned and with one sample a bin: the box of the whole image gives the map back
         aligned = roi_align(maps.float(), some, (height, width), sampling_ratio=1, aligned=True)
-        parts.append(stages.pool(aligned.to(maps.dtype)))
+        parts.append(stages.pool(aligned.to(maps.dtype, memory_format=torch.channels_last)))
     return torch.cat(parts)
 
 

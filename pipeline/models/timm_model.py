@@ -123,7 +123,7 @@ def _load(
     except Exception as error:  # timm, torch, safetensors and the hub raise many types
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"model: {name} can't be loaded by timm: {reason} {_hint(name, checkpoint)}") from error
-    model = model.eval().to(device, devices.dtype(precision))
+    model = model.eval().to(device, devices.dtype(precision), memory_format=torch.channels_last)
     transform: Any = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
     known = None if checkpoint else _known(model)
     return Loaded(

@@ -57,7 +57,9 @@ class TorchClassifier:
         loaded = self._loaded
 
         def forward(rows: slice) -> Floats:
-            pixels = loaded.pixels(images[rows]).to(self._on, devices.dtype(self._precision))
+            pixels = loaded.pixels(images[rows]).to(
+                self._on, devices.dtype(self._precision), memory_format=torch.channels_last
+            )
             with torch.inference_mode():
                 return loaded.labels.logits(loaded.network(pixels).float().cpu().numpy())
 

@@ -114,7 +114,7 @@ def _load(
         ) from error
     transform: Any = chosen.transforms()
     return Loaded(
-        module.eval().to(device, devices.dtype(precision)),
+        module.eval().to(device, devices.dtype(precision), memory_format=torch.channels_last),
         lambda images: torch.stack([transform(Image.fromarray(image)) for image in images]),
         match(classes, outputs, mapping),
     )

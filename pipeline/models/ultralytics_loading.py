@@ -75,7 +75,9 @@ def open_network(path: Path, trust: bool, image_size: int) -> tuple[Any, int]:
 
 def made_ready(model: Any, size: int, device: str) -> tuple[Any, int]:
     """The network fused and on its device, and the side of its input as a multiple of its stride."""
-    model = model.float().fuse(verbose=False).eval().to(device)
+    import torch
+
+    model = model.float().fuse(verbose=False).eval().to(device, memory_format=torch.channels_last)
     stride = int(model.stride.max())
     for module in model.modules():
         if hasattr(module, "inplace"):
@@ -107,7 +109,7 @@ def detect(
         def forward(rows: slice, indices: list[int] = indices) -> None:
             some = indices[rows]
             stacked = torch.from_numpy(np.stack([inputs[index] for index in some])).to(device)
-            output = run(stacked.permute(0, 3, 1, 2).contiguous().float() / 255)
+            output = run(stacked.permute(0, 3, 1, 2).float() / 255)  # channels last, as convolutions like it
             while isinstance(output, tuple):  # the raw maps come along, and of a segmenter the masks
                 output = output[0]
             for index, of_image in zip(some, output.float().cpu(), strict=True):

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from pipeline.bench.planted import scoreboard
 from pipeline.bench.planted.run import Models, run_settings
-from pipeline.bench.planted.settings import World, quick, settings
+from pipeline.bench.planted.settings import World, quick, settings, some_of
 from pipeline.errors import UserError
 
 Choice = Literal["both", "development", "held-out"]
@@ -37,7 +37,7 @@ def bench_planted(
     worlds: list[World] = list(get_args(World)) if world == "both" else [world]
     rows: dict[str, Sequence[dict[str, Any]]] = {}
     for name in worlds:
-        these = (quick(name) if is_quick else settings(name))[::every]
+        these = some_of(quick(name) if is_quick else settings(name), every)
         began = time.monotonic()
 
         def told(done: int, row: dict[str, Any], total: int = len(these), began: float = began) -> None:

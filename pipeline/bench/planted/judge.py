@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from pipeline.bench.planted.methods import SHOWN, Candidate, Region
 from pipeline.bench.planted.settings import KINDS, NAMES, Cue, Example, Setting, counterfactuals, shows
 from pipeline.geometry import as_boxes, inside
+from pipeline.images import RGB
 from pipeline.models.protocols import Classifier
-from pipeline.planted import BACKGROUNDS, OBJECTS, Picture, render
+from pipeline.planted import BACKGROUNDS, OBJECTS, Picture, Scene, render
 
 IS_CUE = 0.7
 """A candidate is a planted cue if this share of its regions shows it, or if it bears its name."""
@@ -29,14 +31,11 @@ class Truth:
         self.setting = setting
         self.examples = examples
         self._model = model
-        self._pictures: dict[int, Picture] = {}
         self._effects: dict[tuple[str, Cue], tuple[float, float]] = {}
 
     def picture(self, row: int) -> Picture:
         """A rendered picture with its boxes."""
-        if row not in self._pictures:
-            self._pictures[row] = render(self.examples[row].scene)
-        return self._pictures[row]
+        return _rendered(self.examples[row].scene)
 
     def on_cue(self, region: Region, cue: Cue) -> bool:
         """Whether a region shows a cue: half of the cue lies in it, or half of it in the cue; for a cue of the whole
@@ -92,8 +91,8 @@ class Truth:
 
     def _hits(self, label: str, cue: Cue, n: int, target: int) -> NDArray[np.bool_]:
         """(2, n): taken for the target class, with and without the cue."""
-        scenes = counterfactuals(self.setting, label, cue, n)
-        return np.stack([self._model.logits([render(s).image for s in arm]).argmax(axis=1) == target for arm in scenes])
+        arms = _pictures(self.setting.audited, label, cue, n)
+        return np.stack([self._model.logits(arm).argmax(axis=1) == target for arm in arms])
 
     def world_cue(self, name: str) -> Cue | None:
         """The cue of the rendered world that a finding's name speaks of, if any."""
@@ -112,6 +111,17 @@ def names_of(cue: Cue) -> tuple[str, ...]:
     }  # fmt: skip
     extra = {"watermark": ("watermark",), "close-up": ("close-up", "close up", "close-up view")}
     return (cue.text, *((measured[cue.name],) if cue.name in measured else ()), *extra.get(cue.name, ()))
+
+
+@functools.lru_cache(maxsize=16)
+def _pictures(audited: Setting, label: str, cue: Cue, n: int) -> list[list[RGB]]:
+    """With and without the cue; kept for the settings that share their pictures and come one after another."""
+    return [[render(scene).image for scene in arm] for arm in counterfactuals(audited, label, cue, n)]
+
+
+@functools.lru_cache(maxsize=1000)
+def _rendered(scene: Scene) -> Picture:
+    return render(scene)
 
 
 @dataclass(frozen=True)

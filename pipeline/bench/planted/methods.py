@@ -13,6 +13,7 @@ names one, and its regions, the surest first. They are our own, from the papers,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -137,19 +138,32 @@ def random(e: Evidence) -> list[Candidate]:
     return [Candidate(None, f"random {k}", e.at(rng.permutation(len(e.owner)))) for k in range(DEEPEST)]
 
 
+_CLUSTERED: dict[str, NDArray[np.int64]] = {}
+"""The last audited set's: settings that share their pictures come one after another and differ in the model alone."""
+
+
+def _ravl_clusters(e: Evidence) -> NDArray[np.int64]:
+    """(m,) the cluster of each region."""
+    key = hashlib.blake2b(e.vectors.tobytes(), digest_size=16, salt=str((e.seed, len(e.classes))).encode()).hexdigest()
+    if key not in _CLUSTERED:
+        fits = []
+        for k in ravl.cluster_counts(len(e.classes)):
+            centroids = spherical_kmeans(e.vectors, k, e.seed)
+            fits.append((e.vectors @ centroids.T).argmax(axis=1))
+        sample = np.random.default_rng([e.seed, 43]).permutation(len(e.owner))[:2000]
+        best = ravl.best_clustering(e.vectors[sample], [fit[sample] for fit in fits])
+        _CLUSTERED.clear()
+        _CLUSTERED[key] = fits[best]
+    return _CLUSTERED[key]
+
+
 def ravl_ranking(e: Evidence) -> list[Candidate]:
     """Spherical k-means with RaVL's k (2|Y| to 5|Y| - 1 by the silhouette), its influence cut, filter and gap.
 
     K-medoids with a cosine distance and spherical k-means minimise the same cosine distances to one representative;
     the regions of a cluster are ranked by similarity to its medoid, as in the paper.
     """
-    fits = []
-    for k in ravl.cluster_counts(len(e.classes)):
-        centroids = spherical_kmeans(e.vectors, k, e.seed)
-        fits.append((e.vectors @ centroids.T).argmax(axis=1))
-    sample = np.random.default_rng([e.seed, 43]).permutation(len(e.owner))[:2000]
-    best = ravl.best_clustering(e.vectors[sample], [fit[sample] for fit in fits])
-    clusters = fits[best]
+    clusters = _ravl_clusters(e)
     n = int(clusters.max()) + 1
     scores = e.vectors @ e.words([PROMPT.format(name) for name in e.classes]).T
     counts = ravl.memberships(clusters, e.owner, e.labels, e.predicted, n, len(e.classes))

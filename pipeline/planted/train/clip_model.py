@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import UserError
+from pipeline.models.attention_pool import quicken
 
 from . import data
 
@@ -148,6 +149,7 @@ def load(folder: Path) -> tuple[Any, Any]:
     if not (folder / "open_clip_config.json").is_file():
         raise UserError(f"No CLIP in {folder}: no open_clip_config.json. Train one: cuescope planted train clip.")
     model, _ = create_model_from_pretrained(f"local-dir:{folder}")
+    quicken(model.visual)
     return model.eval(), get_tokenizer(f"local-dir:{folder}")
 
 
