@@ -37,9 +37,11 @@ VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
 def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
     """The sort key of findings, everywhere: confirmed ones by their harm, then the rest by what was observed.
 
-    Of the rest, regions that look like the class itself come after all others, and core ones last.
+    Of the rest, those that experiments speak against come later, regions that look like the class itself after them,
+    and core ones last.
     """
-    order = {"confirmed": 0, "core": 3}.get(finding["verdict"], 2 if finding["resembles_class"] else 1)
+    doubt = (2 if finding["resembles_class"] else 0) + (finding["verdict"] == "associated only")
+    order = {"confirmed": 0, "core": 5}.get(finding["verdict"], 1 + doubt)
     names = ("harm_lower", "harm") if not order else ("observed_lower", "log_odds_ratio_lower")
     low, worth = (-np.inf if v is None or np.isnan(v) else v for v in (finding[name] for name in names))
     return order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]

@@ -72,7 +72,7 @@ TINTS = tuple(name for name in DIRECTIONS if name.endswith("tint"))
 FITTING: dict[str, tuple[str, ...]] = {
     "Orientation": ("rotate", "mirror", "flip"),
     "Relative Size": ("zoom",),
-    "Perspective and Angle": ("tilt_x", "tilt_y", "mirror", "flip", "rotate"),
+    "Perspective and Angle": ("tilt_x", "tilt_y", "zoom", "mirror", "flip", "rotate"),  # a close-up is one too
     "Lighting and Shadows": ("spotlight", "vignette", "brightness", "contrast"),
     "Colorization": (*TINTS, "saturation"),
     "Texture and Noise": ("blur", "noise", "contrast"),

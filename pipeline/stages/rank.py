@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,10 @@ from pipeline.metrics.tests import bounded_mean, false_discovery
 from pipeline.records import table, worst_first
 from pipeline.store import key_of
 
-VERSION = 1
+VERSION = 2
 EVIDENCE_IMAGES = 8
+LEAST_APART = 6
+"""Images without a stronger cue, on which an effect must be shown for it to count as one of its own."""
 USEFUL_POWER = 0.25
 """An experiment that could not have seen an effect of this size proves nothing by seeing none."""
 
@@ -127,6 +130,23 @@ def rank(
         row["verdict"], row["why"] = verdict(row, audit, reasons[row["class"], row["cue_id"]])
         if row["resembles_class"] and row["verdict"] not in ("confirmed", "core"):
             row["why"] += f" What it shows looks like the {row['class']} itself."
+    carried = carriers(edits)
+    for label in classes:
+        mine = [row for row in rows if row["class"] == label and row["verdict"] == "confirmed"]
+        standing: list[dict[str, Any]] = []
+        for row in sorted(mine, key=lambda row: (row["kind"] == "unnamed", worst_first(row))):
+            pairs = carried.get((label, row["cue_id"]), {})
+            double = next((s for s in standing if not apart(pairs, seen.showing(s["cue_id"]), audit)), None)
+            if double is None:
+                standing.append(row)
+            else:
+                row["verdict"], row["why"] = (
+                    "inconclusive",
+                    (
+                        f"Its effect can't be told from that of {double['cue']}, which is confirmed: in edits that carry "
+                        "nothing of a picture with that, no effect is shown."
+                    ),
+                )
     ordered: list[dict[str, Any]] = []
     for label in classes:
         mine = sorted((row for row in rows if row["class"] == label), key=worst_first)
@@ -152,6 +172,44 @@ def effects(edits: pa.Table, audit: Audit) -> dict[tuple[str, str], dict[str, Di
             mine, direction, audit.rank.smallest_effect, seed, racing=racing
         )
     return result
+
+
+Carried = dict[str, list[tuple[str, dict[str, Any]]]]
+
+
+def carriers(edits: pa.Table) -> dict[tuple[str, str], Carried]:
+    """(class, cue) to direction to its rows of `edits`, each with the image whose pixels the edit takes out or puts in.
+
+    Edits that carry no picture's pixels (of a property, of the whole picture's geometry) have "" for it.
+    """
+    found: dict[tuple[str, str], Carried] = defaultdict(lambda: defaultdict(list))
+    for row in edits.to_pylist():
+        spec = json.loads(row["spec"])
+        source = spec.get("donor", row["image_id"] if spec["op"] == "fill" else "")
+        found[row["label"], row["cue_id"]][row["direction"]].append((source, row))
+    # a placebo goes with its edit
+    for directions in found.values():
+        for direction, pairs in directions.items():
+            sources = {row["pair_id"]: source for source, row in pairs if row["arm"] == "edit"}
+            directions[direction] = [(sources[row["pair_id"]], row) for _, row in pairs]
+    return found
+
+
+def apart(directions: Carried, showing: set[str], audit: Audit) -> bool:
+    """Whether a finding's effect is shown by those of its edits, too, that carry nothing of the images `showing`.
+
+    A region's cluster may owe its effect to another cue that its regions often have in them. Which edits are looked at
+    depends on the pictures alone, not on what the model made of them.
+    """
+    for direction, pairs in directions.items():
+        free = [row for source, row in pairs if source not in showing]
+        if len(free) == len(pairs):
+            return True
+        if len({row["image_id"] for row in free}) >= LEAST_APART:
+            effect = measure_direction(free, direction, audit.rank.smallest_effect, [audit.seed, 7]).natural
+            if effect.lower > 0:
+                return True
+    return False
 
 
 def measure_direction(
@@ -313,6 +371,10 @@ class Seen:
         mine = (self.labels == label) & self.present[:, column] & (self.half | audit.no_split)
         order = sorted(np.flatnonzero(mine), key=lambda i: (-self.scores[i, column], self.ids[i]))
         return [self.ids[i] for i in order[:EVIDENCE_IMAGES]]
+
+    def showing(self, cue_id: str) -> set[str]:
+        """Images that show a cue."""
+        return {self.ids[i] for i in np.flatnonzero(self.present[:, self.at[cue_id]])}
 
     def same(self, a: str, b: str) -> bool:
         """Whether two cues are in the same images."""

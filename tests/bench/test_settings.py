@@ -90,7 +90,7 @@ def test_there_are_enough_settings_of_every_sort(world: World) -> None:
     assert len({s.key for s in every}) == len(every)
     designs = [s.design for s in every]
     leaning = [s for s in every if s.design not in ("null", "association")]
-    assert len(leaning) >= 80  # 60 valid ones are wanted, and the weakest are seldom valid
+    assert len(leaning) >= 70  # 60 valid ones are wanted, and the weakest are seldom valid
     assert designs.count("null") == 40
     assert {s.planted[0][1].kind for s in every if s.planted} == set(KINDS)
     assert {s.family for s in every} == {"resnet", "vit", "classifier"}
