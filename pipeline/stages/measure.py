@@ -21,7 +21,7 @@ from pipeline.evidence.boxes import BoxFinder
 from pipeline.evidence.perception import answered_top_k_gaps, compare_prompts, without_evidence
 from pipeline.evidence.presence import Cues, find_cues, phi
 from pipeline.evidence.texts import text_embeddings
-from pipeline.geometry import area, intersection
+from pipeline.geometry import Boxes, area, as_boxes, intersection
 from pipeline.images import RGB
 from pipeline.metrics import association, ravl, spurlens
 from pipeline.metrics.intervals import Interval
@@ -37,6 +37,8 @@ LEAST_PRESENT = 4
 DUPLICATE = 0.8
 """Of two cues whose presence correlates this much (phi) only one has an experiment: a named one if there is."""
 PROMPT = "a photo of a {}"
+COLORED_REGIONS = 3
+"""Regions of an image that are taken for where a colour is."""
 
 Reals = NDArray[np.float64]
 
@@ -83,6 +85,7 @@ def measure(
         said = affirmed(predictions, classes, yes_no=True)
     groups = np.array(images["group"].to_pylist())
     boxes = BoxFinder(cues.rows, detections, regions, assignments)
+    colored = colored_regions(cues, regions, encoder, cache, count)
     region_gaps = ravl_columns(
         cues, images, regions, assignments, labels, predicted, classes, audit, encoder, cache, count
     )
@@ -97,7 +100,7 @@ def measure(
             gaps = association.answered_gaps(shown, y, said[half], weights, also=too)
         odds = association.association(gaps.counts)
         v = association.cramers_v(gaps.counts.table)
-        overlap = object_overlap(images, half, cues, boxes, audit, labels, classes)
+        overlap = object_overlap(images, half, cues, boxes, colored, audit, labels, classes)
         if isinstance(model, YesNoModel) and yes is not None:
             top_k = answered_top_k_gaps(cues, half, labels, yes[0][np.array(model.counts)], audit)
         else:
@@ -241,11 +244,42 @@ def _standard_errors(interval: Interval) -> Reals:
         return interval.estimate / spread
 
 
+def colored_regions(
+    cues: Cues, regions: pa.Table, encoder: RegionEncoder | None, cache: Path, count: Callable[[str, int], None]
+) -> dict[int, dict[str, Boxes]]:
+    """Cue number to image id to the regions that fit its words best, for colours that are known in words only.
+
+    A cactus is green: where a colour is the object's own, these lie in the object, and the guard against core cues
+    sees it. A tint of the whole picture shows everywhere.
+    """
+    numbers = [
+        number
+        for number, row in enumerate(cues.rows)
+        if row["cue_type"] == "Colorization" and row["operator"].startswith("geometry")
+    ]
+    if not numbers or encoder is None or not len(regions):
+        return {}
+    words = text_embeddings(encoder, [cues.rows[number]["name"] for number in numbers], cache, count)
+    fits = matrix(regions["embedding"]) @ words.T
+    boxes = as_boxes(regions["box"].to_pylist())
+    of_image: dict[str, list[int]] = {}
+    for place, image_id in enumerate(regions["image_id"].to_pylist()):
+        of_image.setdefault(image_id, []).append(place)
+    return {
+        number: {
+            image_id: boxes[np.array(places)[np.argsort(-fits[places, column], kind="stable")[:COLORED_REGIONS]]]
+            for image_id, places in of_image.items()
+        }
+        for column, number in enumerate(numbers)
+    }
+
+
 def object_overlap(
     images: pa.Table,
     half: NDArray[np.bool_],
     cues: Cues,
     boxes: BoxFinder,
+    colored: dict[int, dict[str, Boxes]],
     audit: Audit,
     labels: NDArray,
     classes: Sequence[str],
@@ -260,10 +294,13 @@ def object_overlap(
         own = boxes.object(image_id, audit.words(classes[labels[at]]))
         if not len(own):
             continue
-        for number in boxed:
+        for number in (*boxed, *colored):
             if not cues.present[at, number]:
                 continue
-            found = boxes.cue(image_id, cues.rows[number]["cue_id"])
+            if number in colored:
+                found = colored[number].get(image_id, as_boxes([]))
+            else:
+                found = boxes.cue(image_id, cues.rows[number]["cue_id"])
             if len(found):
                 covered = np.minimum(intersection(found, own).sum(axis=1), area(found)).sum() / max(
                     area(found).sum(), 1e-12

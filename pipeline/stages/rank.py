@@ -140,12 +140,10 @@ def rank(
             if double is None:
                 standing.append(row)
             else:
-                row["verdict"], row["why"] = (
-                    "inconclusive",
-                    (
-                        f"Its effect can't be told from that of {double['cue']}, which is confirmed: in edits that carry "
-                        "nothing of a picture with that, no effect is shown."
-                    ),
+                row["verdict"] = "inconclusive"
+                row["why"] = (
+                    f"Its effect can't be told from that of {double['cue']}, which is confirmed: in edits that carry "
+                    "nothing of a picture with that, no effect is shown."
                 )
     ordered: list[dict[str, Any]] = []
     for label in classes:

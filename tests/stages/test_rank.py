@@ -6,7 +6,7 @@ import pytest
 from pipeline.config import Audit
 from pipeline.evidence.race import STOPPED
 from pipeline.records import worst_first
-from pipeline.stages.rank import measure_direction, verdict
+from pipeline.stages.rank import apart, measure_direction, verdict
 
 NAN = float("nan")
 
@@ -131,7 +131,7 @@ def test_what_was_not_tested_is_said() -> None:
     assert "too few images" in why
 
 
-def test_confirmed_findings_come_first_then_what_was_observed_then_the_class_itself_then_core() -> None:
+def test_confirmed_findings_come_first_then_what_was_observed_then_what_experiments_speak_against() -> None:
     def row(name: str, **values: object) -> dict:
         base = {"verdict": "inconclusive", "resembles_class": False, "kind": "named", "observed_lower": 0.1,
                 "log_odds_ratio_lower": 0.0, "harm_lower": NAN, "harm": NAN, "class": "boat",
@@ -146,5 +146,37 @@ def test_confirmed_findings_come_first_then_what_was_observed_then_the_class_its
         row("confirmed", verdict="confirmed", harm_lower=0.01),
     ]
     assert [r["cue_id"] for r in sorted(rows, key=worst_first)] == [
-        "confirmed", "seen", "unmeasured", "itself", "core",
+        "confirmed", "unmeasured", "seen", "itself", "core",
     ]  # fmt: skip
+
+
+def pasted(share_with: float, share_without: float, n_with: int = 20, n_without: int = 20) -> dict:
+    """Insertions, some of them of pixels from pictures that show another cue ("with..."), and what share they win."""
+    pairs = []
+    for name, share, n in (("with", share_with, n_with), ("without", share_without, n_without)):
+        for row in rows(share, 0.0, n=n, fills=("paste",)):
+            won = {"hit_before": False, "hit_after": not row["hit_after"], "score_before": 0.05}
+            won["score_after"] = 0.95 if won["hit_after"] else 0.05
+            pairs.append((f"{name} {row['image_id']}", {**row, **won, "image_id": f"{name} {row['image_id']}",
+                                                         "group": f"{name} {row['group']}"}))  # fmt: skip
+    return {"insertion": pairs}
+
+
+SHOWING = {f"with i{n}" for n in range(40)}
+
+
+def test_an_effect_that_only_pictures_with_another_cue_give_is_not_a_findings_own() -> None:
+    assert not apart(pasted(0.9, 0.0), SHOWING, AUDIT)
+
+
+def test_an_effect_that_pictures_without_the_other_cue_give_too_is_its_own() -> None:
+    assert apart(pasted(0.9, 0.7), SHOWING, AUDIT)
+
+
+def test_too_few_pictures_without_the_other_cue_tell_nothing() -> None:
+    assert not apart(pasted(0.9, 1.0, n_without=5), SHOWING, AUDIT)
+
+
+def test_edits_that_carry_no_pictures_pixels_are_a_findings_own() -> None:
+    whole = [("", row) for _, row in pasted(0.9, 0.0)["insertion"]]
+    assert apart({"insertion": whole}, SHOWING, AUDIT)

@@ -15,7 +15,7 @@ from pipeline.bench.planted.settings import KINDS, NAMES, Cue, Example, Setting,
 from pipeline.geometry import as_boxes, inside
 from pipeline.images import RGB
 from pipeline.models.protocols import Classifier
-from pipeline.planted import BACKGROUNDS, OBJECTS, Picture, Scene, render
+from pipeline.planted import BACKGROUNDS, COLORS, OBJECTS, Picture, Scene, render
 
 IS_CUE = 0.7
 """A candidate is a planted cue if this share of its regions shows it, or if it bears its name."""
@@ -96,8 +96,9 @@ class Truth:
 
     def world_cue(self, name: str) -> Cue | None:
         """The cue of the rendered world that a finding's name speaks of, if any."""
-        for kind in KINDS:
-            known = {"object": tuple(OBJECTS), "background": tuple(BACKGROUNDS)}.get(kind, NAMES.get(kind, ()))
+        things = {"object": tuple(OBJECTS), "background": tuple(BACKGROUNDS), "color": tuple(COLORS)}
+        for kind in (*KINDS, "color"):
+            known = things.get(kind, NAMES.get(kind, ()))
             for own in known:
                 if name in names_of(Cue(kind, own)):
                     return Cue(kind, own)

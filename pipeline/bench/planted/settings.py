@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.planted import (
     CASTS,
+    COLORS,
     HELD_OUT_BACKGROUNDS,
     HELD_OUT_OBJECTS,
     LIGHTINGS,
@@ -57,7 +58,10 @@ MINORITY = 0.33
 
 @dataclass(frozen=True)
 class Cue:
-    """A cue of the rendered world: `kind` of KINDS and its name there; `fixed`: always in one place."""
+    """A cue of the rendered world: `kind` of KINDS and its name there; `fixed`: always in one place.
+
+    The kind "color" is none that settings have: the colour of a class's own object, which audits may find.
+    """
 
     kind: str
     name: str
@@ -71,6 +75,7 @@ class Cue:
             "cast": f"{self.name} tint",
             "lighting": f"{self.name} lighting",
             "scale": f"{self.name} view",
+            "color": f"{self.name} color",
         }
         return words.get(self.kind, self.name)
 
@@ -321,11 +326,19 @@ def _with(scene: Scene, cue: Cue, rng: np.random.Generator) -> Scene:
         ("texture", "blurry"): {"blur": float(rng.uniform(1.05, 1.6))},
         ("scale", "close-up"): {"zoom": float(rng.uniform(1.5, 1.9))},
     }
+    if cue.kind == "color":
+        return _painted(scene, cue.name)
     if cue.kind == "cast":
         return dataclasses.replace(scene, cast=cue.name)
     if cue.kind == "lighting":
         return dataclasses.replace(scene, lighting=cue.name)
     return dataclasses.replace(scene, **changes.get((cue.kind, cue.name), {}))
+
+
+def _painted(scene: Scene, color: str) -> Scene:
+    """The scene with its first object, which is its class's own, in a colour."""
+    first, *rest = scene.objects
+    return dataclasses.replace(scene, objects=(dataclasses.replace(first, color=color), *rest))
 
 
 def _moved(placed: Placed) -> Placed:
@@ -340,6 +353,7 @@ def shows(scene: Scene, cue: Cue) -> bool:
     if cue.kind == "overlay":
         return any(o.kind == cue.name for o in scene.overlays)
     values = {
+        "color": bool(scene.objects) and scene.objects[0].color == cue.name,
         "background": scene.background == cue.name,
         "cast": scene.cast == cue.name,
         "lighting": scene.lighting == cue.name,
@@ -364,6 +378,8 @@ def without(scene: Scene, cue: Cue, rng: np.random.Generator, places: Sequence[s
         return dataclasses.replace(scene, overlays=tuple(o for o in scene.overlays if o.kind != cue.name))
     if cue.kind == "background":
         return dataclasses.replace(scene, background=places[int(rng.integers(len(places)))])
+    if cue.kind == "color":
+        return _painted(scene, str(rng.choice([c for c in COLORS if c != cue.name])))
     if cue.kind == "texture":
         clean = dataclasses.replace(scene, noise=0.01), dataclasses.replace(scene, blur=0.0)
         return clean[0] if cue.name == "noisy" else clean[1]
