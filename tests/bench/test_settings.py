@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.bench.planted.settings import (
     KINDS,
     N_CLASSES,
+    Cue,
     Setting,
     World,
     audited,
@@ -122,3 +124,13 @@ def test_some_of_the_settings_are_whole_audited_sets() -> None:
     assert len(kept) == -(-len({s.audited.key for s in every}) // 5)
     assert some == [s for s in every if s.audited.key in kept]
     assert some_of(every, 1) == every
+
+
+def test_a_colours_counterfactual_repaints_the_classs_own_object_alone() -> None:
+    setting = draw("development", "null", "", 0, 0.0, "resnet")
+    label = setting.classes[0]
+    shown, bare = counterfactuals(setting, label, Cue("color", "green"), 20)
+    for a, b in zip(shown, bare, strict=True):
+        assert a.objects[0].name == label
+        assert a.objects[0].color == "green" != b.objects[0].color
+        assert dataclasses.replace(b, objects=(a.objects[0], *b.objects[1:])) == a
