@@ -67,7 +67,7 @@ def _as_walked(path: PurePosixPath) -> list[tuple[bool, str]]:
 def folder(
     *, path: str, storage: dict[str, Any] | None = None, allow_http: bool = False, allow_private: bool = False
 ) -> Folder | RemoteFolder:
-    """An image folder.
+    """Images in a folder or at a URL, one folder of images a class.
 
     Args:
         path: a folder, or a URL of one (s3, gs, memory, https). storage, allow_http, allow_private: see `urls.Files`.

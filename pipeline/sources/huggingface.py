@@ -89,7 +89,7 @@ def huggingface(
     splits: dict[str, str] | None = None,
     allow_outside: bool = False,
 ) -> HuggingFace:
-    """A Hugging Face data set.
+    """A Hugging Face data set of the Hub, or in a local folder: saved to disk, Parquet, or an imagefolder.
 
     Args:
         name: a data set of the Hub (`org/name`), or a local folder.
