@@ -17,15 +17,15 @@ from pipeline.models.registry import BackEnd
 HEAD = """\
 # Back ends
 
-Written by `cuescope doctor --back-ends`: change the registry (`pipeline/models/registry.py`) or a factory, and write it
-again. `cuescope doctor` lists what is installed, other packages' back ends too; `cuescope doctor --models` the published
-models that these names stand for, with sizes and licences. [Your own back end](your-own-back-end.md) is a factory and one
-line.
+Written by `cuescope doctor --back-ends > docs/back-ends.md`: change the registry (`pipeline/models/registry.py`) or a
+factory, and write it again. `cuescope doctor` lists the back ends of this installation, other packages' too;
+`cuescope doctor --models` published models, with sizes and licences. [Your own](your-own-back-end.md) is a factory and
+one line.
 
-The third column stands in a configuration as it is (an exporter's on the command line). The options of the fourth may be
-added to it; the factory's docstring explains them, and "..." is a default too long to show. Sources at s3, gs or https URLs need `cuescope[remote]`. A
-package's licence is not that of the weights: those have their own. Tests on tiny models show that a back end asks the
-real classes rightly, not how good a published model is.
+The third column stands in a configuration as it is (an exporter's on the command line). The options of the fourth may
+be added to it; the factory's docstring explains them, and "..." is a default too long to show. Sources at s3, gs and
+https URLs need `cuescope[remote]`. A package's licence is not that of the weights, which have their own. Tests on tiny
+models show that a back end asks the real classes rightly, not how good a published model is.
 
 | seam | back end | in a configuration | other options, with their defaults | needs | licence | tested by |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -1,10 +1,10 @@
 """Every back end by seam and name. Adding one is a line here, or an entry point `cuescope.<seam>` in any package.
 
-A line names a factory as "module:function", with what docs/back-ends.md says of it; nothing is imported until the back end is used. The factory's
-keyword-only parameters are the options that its section of a configuration may hold; parameters without a
-default are required. What the chain itself supplies (classes, device, seed) comes by position; after that a factory may
-name what else it needs of the audit: `cache` (the folder of the feature cache), `ledger` (the log of paid calls),
-`model`, `encoder`.
+A line names a factory as "module:function", with what docs/back-ends.md says of it; nothing is imported until the back
+end is used. The factory's keyword-only parameters are the options that its section of a configuration may hold;
+parameters without a default are required. What the chain itself supplies (classes, device, seed) comes by position;
+after that a factory may name what else it needs of the audit: `cache` (the folder of the feature cache), `ledger` (the
+log of paid calls), `model`, `encoder`.
 """
 
 from __future__ import annotations
@@ -279,10 +279,21 @@ def factory(seam: str, kind: str) -> Callable[..., Any]:
         raise UserError(f"{seam}: there is no back end '{kind}'. {nearest(kind, known)}")
     module, _, function = known[kind].partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
+        made_by = getattr(importlib.import_module(module), function, None)
     except ModuleNotFoundError as error:
         what = f"{seam}: the back end '{kind}' needs the package '{error.name}'"
         raise UserError(f"{what}: pip install {error.name}") from error
+    except Exception as error:  # another package's own code, whatever it raises
+        if kind in BUILT_IN[seam]:
+            raise
+        raise UserError(f"{_theirs(seam, kind)}, fails at import: {type(error).__name__}: {error}") from error
+    if not callable(made_by):
+        raise UserError(f"{_theirs(seam, kind)}, can't be made: {module} has no function '{function}'.")
+    return made_by
+
+
+def _theirs(seam: str, kind: str) -> str:
+    return f"{seam}: the back end '{kind}', which another package brings as {names(seam)[kind]}"
 
 
 def further(seam: str, kind: str) -> list[str]:
@@ -297,14 +308,19 @@ def check_options(seam: str, kind: str, options: dict[str, Any]) -> dict[str, An
     Raises:
         UserError: an unknown option (with the nearest name), a missing one, or one of a wrong type.
     """
-    parameters = inspect.signature(factory(seam, kind), eval_str=True).parameters.values()
+    try:
+        parameters = inspect.signature(factory(seam, kind), eval_str=True).parameters.values()
+    except NameError as error:  # an annotation whose name is only imported for type checking
+        raise UserError(f"{_theirs(seam, kind)}, can't be checked: the types of its options need {error}.") from error
     keyword = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     for name in options:
         if name not in keyword:
             hint = nearest(name, keyword) if keyword else "It takes no options."
             raise UserError(f"{seam}: the back end '{kind}' has no option '{name}'. {hint}")
+    empty = inspect.Parameter.empty
     fields: dict[str, Any] = {
-        name: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default) for name, p in keyword.items()
+        name: (Any if p.annotation is empty else p.annotation, ... if p.default is empty else p.default)
+        for name, p in keyword.items()
     }
     model = create_model(f"{seam}.{kind}", __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields)
     try:
