@@ -1,4 +1,4 @@
-"""What a user gets wrong is told in one plain line: what is wrong, where, and what to do next; exit code 2, no trace."""
+"""What a user gets wrong is told in one plain line: what, where, and what to do next; exit code 2, no stack trace."""
 
 from __future__ import annotations
 
@@ -81,16 +81,15 @@ def holds(line: str, *words: str) -> None:
     ("model", "words"),
     [
         ({"kind": "open_clp", "name": "x"}, ["no back end 'open_clp'", "Did you mean 'open_clip'"]),
-        ({"kind": "open_clip", "name": "ViT-B-23", "pretrained": "openai"}, ["'ViT-B-23'", "Did you mean", "'ViT-B-32'"]),
+        ({"kind": "open_clip", "name": "ViT-B-23", "pretrained": "x"}, ["'ViT-B-23'", "Did you mean", "'ViT-B-32'"]),
         ({"kind": "timm", "name": "resnet500"}, ["'resnet500'", "Did you mean", "'resnet50'"]),
         ({"kind": "torchvision", "name": "resnet51"}, ["'resnet51'", "Did you mean", "'resnet50'"]),
         ({"kind": "torchvision", "name": "resnet50", "weights": "IMAGENET1K"}, ["IMAGENET1K_V1", "IMAGENET1K_V2"]),
     ],
-    ids=lambda value: value.get("name") if isinstance(value, dict) else "",
+    ids=lambda value: value["kind"] if isinstance(value, dict) else "",
 )
 def test_an_unknown_model_is_told_with_the_nearest_names(audit: Told, model: dict, words: list[str]) -> None:
-    mapping = {"mapping": {"a": 1, "b": 2, "c": 3}} if model["kind"] in ("timm", "torchvision") else {}
-    holds(audit(model={**model, **mapping}), "model", *words)
+    holds(audit(model=model), "model", *words)
 
 
 CLASSES = {"mapping": {"a": 1, "b": 2, "c": 3}}
@@ -117,8 +116,8 @@ FETCH = ("hf download", "--local-dir FOLDER", "bring that folder here")
             ["model:", "download.pytorch.org/models/resnet50", "put it at", "checkpoints"],
         ),
         (
-            {"caption": {"kind": "transformers", "name": "HuggingFaceTB/SmolVLM-256M-Instruct"}},
-            ["caption:", "HuggingFaceTB/SmolVLM-256M-Instruct", *FETCH],
+            {"caption": {"kind": "transformers", "name": "HuggingFaceTB/SmolVLM-265M-Instruct"}},
+            ["caption:", *FETCH, "HuggingFaceTB/SmolVLM-256M-Instruct"],
         ),
         (
             {"detect": {"kind": "yolo_world", "name": "yolov8s-worldv2.pt", "text_model": "ViT-B-32"}},
@@ -129,7 +128,7 @@ FETCH = ("hf download", "--local-dir FOLDER", "bring that folder here")
             ["data:", "somebody/photos", "--repo-type dataset", "bring that folder here"],
         ),
     ],
-    ids=lambda value: "-".join(str(v) for v in next(iter(value.values())).values())[:30] if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 @pytest.mark.usefixtures("no_network")
 def test_missing_weights_are_told_with_what_to_fetch_and_where_to_put_it(
@@ -143,7 +142,8 @@ def test_a_missing_key_is_told(audit: Told, section: str, monkeypatch: pytest.Mo
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     chosen = {**ENDPOINT, "kind": "openai_vision"} if section == "model" else ENDPOINT
-    holds(audit(**{section: chosen}), f"{section}:", "no key", "set the environment variable OPENAI_API_KEY", "base_url")
+    line = audit(**{section: chosen})
+    holds(line, f"{section}:", "no key", "set the environment variable OPENAI_API_KEY", "'base_url'")
 
 
 def test_a_class_without_images_is_told(audit: Told) -> None:
@@ -194,7 +194,7 @@ def test_a_predicted_label_that_the_data_lack_is_told(audit: Told, images: Path,
 
 def test_fewer_predictions_than_images_are_told(audit: Told, images: Path, tmp_path: Path) -> None:
     line = audit(model=predictions(images, tmp_path / "p.jsonl", leave=3))
-    holds(line, "model:", "p.jsonl, of 12 rows", "no prediction for c/002.png and 2 more of the 15 images", "Add the rows")
+    holds(line, "model:", "p.jsonl, of 12 rows", "for c/002.png and 2 more of the 15 images", "Add the rows")
 
 
 def test_fewer_scores_than_classes_are_told(audit: Told, images: Path, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_fewer_scores_than_classes_are_told(audit: Told, images: Path, tmp_path:
 def answers(images: Path, file: Path, keep: Callable[[str], bool], word: str = "b") -> dict[str, str]:
     """A model that is a file of answers about the images whose paths are kept, for each of the classes."""
     paths = [path.relative_to(images).as_posix() for path in sorted(images.rglob("*.png"))]
-    rows = [f"{path},{name},{'yes' if path[0] == name else 'no'}" for path in paths if keep(path) for name in ("a", word)]
+    rows = [f"{path},{name},yes" for path in paths if keep(path) for name in ("a", word)]
     file.write_text("\n".join(["image,class,answer", *rows]) + "\n")
     return {"kind": "answers_file", "path": str(file)}
 
@@ -215,5 +215,5 @@ def answers(images: Path, file: Path, keep: Callable[[str], bool], word: str = "
 def test_answers_that_leave_images_out_are_told(audit: Told, images: Path, tmp_path: Path) -> None:
     line = audit(model=answers(images, tmp_path / "answers.csv", lambda path: not path.startswith("c/00")))
     holds(line, "model:", "answers.csv, of 10 images", "no answer about c/000.png and 4 more of the 15", "Add a row")
-    line = audit(model=answers(images, tmp_path / "answers.csv", lambda path: True, word="bb"))
-    holds(line, "model:", "answers.csv, row 2", "no class 'bb' in the data")
+    line = audit(model=answers(images, tmp_path / "others.csv", lambda path: True, word="bb"))
+    holds(line, "model:", "others.csv, row 2", "no class 'bb' in the data")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT, write_patched_set
 
@@ -24,8 +25,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "package").mkdir()
     (folder / "package" / "pyproject.toml").write_text(BLOCKS["toml"])
     (folder / "package" / "redness.py").write_text(BLOCKS["python"])
-    (folder / "audit.yaml").write_text(BLOCKS["yaml"])
-    write_patched_set(folder / "images", per_class=40)
+    small = {"kind": "python", "factory": "tests.fakes:colors"}
+    (folder / "audit.yaml").write_text(yaml.safe_dump({**yaml.safe_load(BLOCKS["yaml"]), "embed": small}))
+    write_patched_set(folder / "images")
     offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", *offline, "--target", folder / "site", folder / "package"],

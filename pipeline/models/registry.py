@@ -311,7 +311,7 @@ def check_options(seam: str, kind: str, options: dict[str, Any]) -> dict[str, An
     try:
         parameters = inspect.signature(factory(seam, kind), eval_str=True).parameters.values()
     except NameError as error:  # an annotation whose name is only imported for type checking
-        raise UserError(f"{_theirs(seam, kind)}, can't be checked: the types of its options need {error}.") from error
+        raise UserError(f"{_theirs(seam, kind)}, can't be checked: an option's type isn't known ({error}).") from error
     keyword = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     for name in options:
         if name not in keyword:

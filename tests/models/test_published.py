@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,10 +92,13 @@ def test_the_hubs_cache_is_where_its_client_has_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_command_lists_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.cli import app
+    from pipeline.cli import main
 
-    monkeypatch.setenv("COLUMNS", "220")
-    app(["doctor", "--models"], exit_on_error=False, result_action="return_value")
+    monkeypatch.setenv("COLUMNS", "260")
+    monkeypatch.setattr(sys, "argv", ["cuescope", "doctor", "--models"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
     shown = capsys.readouterr().out
     for model in PUBLISHED:
         assert model.options["name"] in shown and model.licence.partition(";")[0] in shown
