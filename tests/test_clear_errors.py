@@ -15,6 +15,7 @@ import yaml
 from pipeline.cli import main
 from tests.conftest import write_patched_set
 
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 Told = Callable[..., str]
 ENDPOINT = {"kind": "openai", "model": "gpt-4o-mini"}
 

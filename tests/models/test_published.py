@@ -12,6 +12,9 @@ from pipeline.models import published, registry
 from pipeline.models.published import PUBLISHED, Published
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **more: object) -> None:
