@@ -127,9 +127,13 @@ def load(name: str, subset: str | None, split: str | None, revision: str | None)
             loaded = datasets.load_dataset(name, subset, revision=revision)
     except Exception as error:  # of many types: the Hub, the network, broken tables
         why = " ".join(str(error).split())[:300] or type(error).__name__
-        hint = "" if folder.is_dir() else (
-            f" If it isn't on this machine, run where there is a network: hf download {name} --repo-type dataset "
-            "--local-dir FOLDER; bring that folder here and write name: FOLDER"
+        hint = (
+            ""
+            if folder.is_dir()
+            else (
+                f" If it isn't on this machine, run where there is a network: hf download {name} --repo-type dataset "
+                "--local-dir FOLDER; bring that folder here and write name: FOLDER"
+            )
         )
         raise UserError(f"data: the data set '{name}' can't be loaded: {why}{hint}") from None
     parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {str(loaded.split or "all"): loaded}

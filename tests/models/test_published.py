@@ -11,7 +11,6 @@ import pytest
 from pipeline.models import published, registry
 from pipeline.models.published import PUBLISHED, Published
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
 
