@@ -206,7 +206,10 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
         if (back_end := getattr(checked, section)) is not None
     }
     if len(labels) < 2:
-        raise UserError(f"data: there is only one class, '{labels[0]}'. A cue of a class shows against other classes.")
+        raise UserError(
+            f"data: there is only one class, '{labels[0]}'. A cue of a class shows against other classes: give images "
+            f"of another one{', and name it in classes' if audit.classes else ''}."
+        )
     out.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # before anything of an audit that another run is writing is touched
         for name in [*SCHEMAS]:

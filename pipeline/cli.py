@@ -153,9 +153,25 @@ def init(
 
 
 @app.command
-def doctor(config: Annotated[Path | None, Parameter(help="also check this configuration")] = None) -> None:
+def doctor(
+    config: Annotated[Path | None, Parameter(help="also check this configuration")] = None,
+    *,
+    models: Annotated[
+        bool, Parameter(negative="", help="list published models instead: names, sizes, licences, which are here")
+    ] = False,
+    back_ends: Annotated[
+        bool, Parameter(negative="", help="print the table of back ends (docs/back-ends.md) instead")
+    ] = False,
+) -> None:
     """Say what is installed, which models are there, what would be downloaded, and what is wrong."""
-    from pipeline.doctor import diagnose
+    from pipeline.doctor import diagnose, list_models
+
+    if models:
+        return list_models()
+    if back_ends:
+        from pipeline.back_ends import markdown
+
+        return print(markdown(), end="")
 
     if not diagnose(config):
         raise SystemExit(2)

@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from pipeline.config import SEAMS, Audit
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.models import registry
+from pipeline.models.published import PUBLISHED
 from pipeline.store import AuditFolder
 
 PACKAGES = {
@@ -31,6 +33,42 @@ PACKAGES = {
 }
 
 OPTIONAL = frozenset({"ultralytics"})
+
+
+def list_models() -> None:
+    """Print the published models that configurations name: how, how large, under which licence, whether they are here.
+
+    Nothing is asked of the network.
+    """
+    console = Console(soft_wrap=True)
+    table = Table("section", "in a configuration", "download", "parameters", "memory", "licence", "here", box=None)
+    for model in PUBLISHED:
+        options = yaml.safe_dump(
+            {"kind": model.kind, **model.options}, default_flow_style=True, sort_keys=False, width=10_000
+        )
+        cpu, gpu = model.memory
+        table.add_row(
+            ", ".join(model.seams),
+            options.strip(),
+            _bytes(model.download),
+            f"{model.millions:.0f} M",
+            f"{cpu:.1f} / {gpu:.1f} GB",
+            model.licence,
+            "yes" if model.here() else "no",
+        )
+    console.print(table, highlight=False, markup=False)
+    console.print(MODELS_NOTE, highlight=False, markup=False)
+
+
+MODELS_NOTE = """
+Every figure is "about". Memory is that of the weights alone, on a CPU / on a GPU: a batch takes more, and batches
+choose their size themselves. A YOLO also loads its text_model: see open_clip. Downloads go to the hub's cache
+(HF_HOME), torch's (TORCH_HOME), or, for .pt files, where you put them. Licences are as the publishers state them: read
+them before use. Cuescope's own tests use small models of the same classes, none of these."""
+
+
+def _bytes(megabytes: float) -> str:
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
 def diagnose(config: Path | None) -> bool:

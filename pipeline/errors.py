@@ -15,8 +15,17 @@ class BudgetReached(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names the nearest known names: `Did you mean 'x'?`, or (at most 40 of) all when none is near."""
+    """A hint that names the nearest known names, at most three: `Did you mean 'x' or 'y'?`, or (at most 40 of) all when
+    none is near."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        best = _likeness(name, close[0])
+        *others, last = [f"'{other}'" for other in close if _likeness(name, other) > best - 0.1]
+        return f"Did you mean {', '.join(others)} or {last}?" if others else f"Did you mean {last}?"
     more = f" and {len(names) - 40} more" if len(names) > 40 else ""
-    return f"Did you mean '{close[0]}'?" if close else f"Known: {', '.join(names[:40])}{more}."
+    return f"Known: {', '.join(names[:40])}{more}."
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(a=other, b=name).ratio()

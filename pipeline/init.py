@@ -96,7 +96,10 @@ def write_configuration(images: Path, out: Path, force: bool) -> None:
     if not labels:
         raise UserError(f"data: no image of {images} has a label.")
     if len(labels) < 2:
-        raise UserError(f"data: {images} holds one class, '{labels[0]}'. A cue of a class shows against other classes.")
+        raise UserError(
+            f"data: {images} holds one class, '{labels[0]}'. A cue of a class shows against other classes: add images "
+            "of another one."
+        )
     if out.exists() and not force:
         raise UserError(f"{out} is there already. Give another name with --out, or replace it with --force.")
     for key in ("path", "name"):

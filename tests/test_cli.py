@@ -106,7 +106,7 @@ def test_doctor_names_what_is_missing(patched_set: Path, tmp_path: Path) -> None
         ({"classes": ["a", "zebra"]}, ["zebra", "no images"]),
         ({"classes": ["a"]}, ["only one class"]),
         ({"modle": {"kind": "python"}}, ["modle", "Did you mean 'model'"]),
-        ({"model": {"kind": "open_clp", "name": "x"}}, ["open_clp", "Did you mean 'open_clip'"]),
+        ({"model": {"kind": "open_clp", "name": "x"}}, ["open_clp", "Did you mean", "'open_clip'"]),
         ({"model": {"kind": "open_clip", "name": "local-dir:nowhere"}}, ["nowhere"]),
         ({"model": {"kind": "open_clip", "name": "ViT-B-23"}}, ["ViT-B-23", "ViT-B-32"]),
         ({"model": {"kind": "python", "factory": "tests.fakes:patch_lovr"}}, ["patch_lovr", "patch_lover"]),

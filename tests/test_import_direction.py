@@ -20,7 +20,7 @@ LAYERS = [
     {"context"},
     {"stages", "planted"},
     {"chain", "progress"},
-    {"api", "doctor", "dry_run", "init"},
+    {"api", "back_ends", "doctor", "dry_run", "init"},
     {"flows"},
     {"cli", "commands", "bench"},
     {"__main__", "__init__"},

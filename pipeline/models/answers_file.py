@@ -29,8 +29,8 @@ def answers_file(classes: tuple[str, ...], device: str, *, path: str) -> Answers
         classes: the words of each class.
         device: unused.
         path: a CSV, JSONL or Parquet file with the columns image (its path in the data, or its name where that is
-            unique), class, answer (words, or a probability of Yes) and, where there are several, prompt. A pair of
-            image and class that isn't there was not asked.
+            unique), class, answer (words, or a probability of Yes) and, where there are several, prompt. A class that
+            an image has no row for was not asked; an image without any row is a mistake.
 
     Raises:
         UserError: no such file, or not of this form.
@@ -52,16 +52,17 @@ class AnswersFile:
         found: dict[str, list[tuple[int, str, Any]]] = collections.defaultdict(list)
         seen: set[tuple[str, int, str]] = set()
         for line, row in enumerate(recorded_rows.read(self.file, "answers"), start=1):
+            where = f"model: {self.file}, row {line}"
             missing = [name for name in COLUMNS if name not in row]
             if missing:
-                raise UserError(f"{self.file}, row {line} lacks '{missing[0]}': expected image, class, answer, prompt.")
+                raise UserError(f"{where} lacks '{missing[0]}': expected image, class, answer, prompt.")
             name = _plain(str(row["class"]))
             if name not in known:
                 hint = nearest(str(row["class"]), self.classes)
-                raise UserError(f"{self.file}, row {line}: there is no class '{row['class']}' in the data. {hint}")
+                raise UserError(f"{where}: there is no class '{row['class']}' in the data. {hint}")
             image, prompt = str(row["image"]).replace("\\", "/").removeprefix("./"), str(row.get("prompt") or "")
             if (image, known[name], prompt) in seen:
-                raise UserError(f"{self.file}, row {line}: a second answer about '{image}', '{row['class']}'.")
+                raise UserError(f"{where}: a second answer about '{image}', '{row['class']}'.")
             seen.add((image, known[name], prompt))
             found[image].append((known[name], prompt, row["answer"]))
         return found
@@ -80,7 +81,7 @@ class AnswersFile:
         """The answers about the images at these paths, relative to the data.
 
         Raises:
-            UserError: the file speaks of none of them.
+            UserError: the file speaks of none of them, or not of all.
         """
         shape = (len(paths), len(self.classes), len(self.prompts))
         yes, texts = np.full(shape, np.nan, np.float32), np.full(shape, None, dtype=object)
@@ -89,9 +90,19 @@ class AnswersFile:
             known = path if path in self._rows else PurePosixPath(path).name
             for c, prompt, answer in self._rows.get(known, []):
                 yes[number, c, at[prompt]], texts[number, c, at[prompt]] = _of(answer, self.file), str(answer)
-        if paths and not any(text is not None for text in texts.flat):
+        silent = [path for path, row in zip(paths, texts, strict=True) if all(text is None for text in row.flat)]
+        if silent and len(silent) == len(paths):
             theirs, ours = ", ".join(list(self._rows)[:SHOWN]), ", ".join(paths[:SHOWN])
-            raise UserError(f"{self.file} names none of these images: {ours}, ... It names: {theirs}, ...")
+            raise UserError(
+                f"model: {self.file} names none of these images: {ours}, ... It names: {theirs}, ... "
+                "Write paths as the data do."
+            )
+        if silent:
+            raise UserError(
+                f"model: {self.file}, of {len(self._rows)} images, has no answer about {silent[0]}"
+                + (f" and {len(silent) - 1} more of the {len(paths)} images asked for." if silent[1:] else ".")
+                + " Add a row for each, or leave the images out of the data."
+            )
         return Answers(yes, texts, self.prompts)
 
     def answers(self, images: Sequence[RGB | None], every: bool = True) -> Answers:
@@ -114,5 +125,5 @@ def _of(answer: Any, file: Path) -> float:
     except (TypeError, ValueError):
         return {"yes": 1.0, "no": 0.0}.get(parse_answer(str(answer)), float("nan"))
     if not 0 <= value <= 1:
-        raise UserError(f"{file}: the answer {answer} is no probability: expected 0 to 1, or words.")
+        raise UserError(f"model: {file}: the answer {answer} is no probability: expected 0 to 1, or words.")
     return value

@@ -42,5 +42,5 @@ class DataDetector:
 
 
 def data_detector(device: str) -> DataDetector:
-    """Boxes of the data set; `device` is unused, every detector is given it."""
+    """Boxes of the data set, each of score 1. (`device` is unused: every detector is given it.)"""
     return DataDetector()

@@ -41,7 +41,7 @@ def grounding_dino(
     trust_pickle: bool = False,
     calibration: scales.Points = (),
 ) -> GroundingDino:
-    """Grounding DINO (Liu et al. 2023) or MM-Grounding-DINO (Zhao et al. 2024).
+    """Grounding DINO (Liu et al. 2023) or MM-Grounding-DINO (Zhao et al. 2024), a few phrases in a caption.
 
     The phrases that are asked together are one caption, "buoy. sea gull. pier.", and compete: the image's features are
     mixed with all of them, and they share the object queries. So a phrase's scores depend on its neighbours in the

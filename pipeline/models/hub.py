@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.models import fingerprints
+from pipeline.models.published import named_like
 
 # read from a transformers model's folder: weights, configuration, tokenizer, chat template
 MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".jinja")
@@ -24,9 +25,11 @@ def offline() -> bool:
 
 def how_to_fetch(repository: str, name: str = "FOLDER") -> str:
     """What to download where there is a network, and where to put it; `name` is how the folder is then written."""
+    alike = named_like(repository)
     return (
         f"If it isn't on this machine, run where there is a network: hf download {repository} --local-dir FOLDER; "
         f"bring that folder here and write name: {name}"
+        + (f". Published models of a similar name: {', '.join(alike)}." if alike else "")
     )
 
 

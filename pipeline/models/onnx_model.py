@@ -42,7 +42,7 @@ def onnx_classifier(
     mapping: dict[str, Mapped] = {},  # noqa: B006
     batch: Batch = "auto",
 ) -> OnnxClassifier:
-    """A network with one image input and an output of (n, outputs).
+    """An ONNX file, run by ONNX Runtime: a network with one image input and an output of (n, outputs).
 
     What isn't said here is read from the file's metadata, where it stands as JSON under the option's name; the size
     and the layout also from the shape of the input. Only mean, std and the labels have no default after that.

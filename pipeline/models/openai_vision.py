@@ -45,7 +45,7 @@ def openai_vision(
     retries: int = 5,
     timeout: float = 60.0,
 ) -> YesNoClassifier:
-    """Yes-probabilities from token log-probabilities where the server gives them, else shares of sampled answers.
+    """A multimodal LLM behind an endpoint: yes-probabilities from token log-probabilities, else from sampled answers.
 
     Args:
         classes: the words of each class.

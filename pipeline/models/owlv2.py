@@ -49,10 +49,11 @@ def owlv2(
     trust_pickle: bool = False,
     calibration: scales.Points = PUBLISHED,
 ) -> Owlv2:
-    """OWLv2 (Minderer et al. 2023). Labels don't compete: a score is a sigmoid of its own for each phrase and place.
+    """OWLv2 (Minderer et al. 2023), an image embedded once for any number of phrases.
 
-    A phrase is only a product with the image's embedding, so a phrase's scores are the same in every list, and any
-    number of phrases costs one forward an image.
+    Labels don't compete: a score is a sigmoid of its own for each phrase and place. A phrase is only a product with the
+    image's embedding, so a phrase's scores are the same in every list, and any number of phrases costs one forward an
+    image.
 
     Args:
         device: auto, cpu, cuda, cuda:1, mps.

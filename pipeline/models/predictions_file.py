@@ -68,9 +68,9 @@ class PredictionsFile:
         if missing:
             known = f" It has rows such as '{next(iter(rows))}'." if rows else ""
             raise UserError(
-                f"model: {self._path} has no prediction for {missing[0]}"
+                f"model: {self._path}, of {len(rows)} rows, has no prediction for {missing[0]}"
                 + (f" and {len(missing) - 1} more of the {len(paths)} images asked for." if missing[1:] else ".")
-                + f" Images are looked up by {self._key}.{known}"
+                + f" Images are looked up by {self._key}.{known} Add the rows, or leave the images out of the data."
             )
         order = {label: number for number, label in enumerate(classes)}
         found = [self._logits(*rows[name], order) for name in wanted]
@@ -177,4 +177,5 @@ def _tidy(path: str) -> str:
 def _check_labels(where: str, labels: Iterable[str], known: Iterable[str]) -> None:
     for label in labels:
         if label not in known:
-            raise UserError(f"{where}: the label '{label}' is none of the audit's classes. {nearest(label, known)}")
+            hint = f"{nearest(label, known)} Write labels as the data do."
+            raise UserError(f"{where}: the label '{label}' is none of the audit's classes. {hint}")

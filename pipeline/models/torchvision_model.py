@@ -34,7 +34,7 @@ def torchvision_classifier(
     batch: Batch = "auto",
     trust_pickle: bool = False,
 ) -> TorchClassifier:
-    """A classifier of torchvision.
+    """A classifier of torchvision, by its published weights or a file, with the weights' own transforms.
 
     Args:
         classes: the audit's, each to be found among the model's labels.

@@ -36,7 +36,7 @@ def transformers_captioner(
     batch: Batch = "auto",
     trust_pickle: bool = False,
 ) -> TransformersCaptioner:
-    """Captions by greedy decoding.
+    """Captions by any image-text-to-text model of transformers (BLIP, Florence-2, SmolVLM, Qwen-VL ...).
 
     A model with a chat template (LLaVA, SmolVLM, Idefics3, Qwen-VL and others) is asked `prompt` about the image;
     another gets `prompt` as it is. Florence-2 (the one that transformers knows, of the model type florence2) takes a

@@ -26,7 +26,7 @@ def transformers_classifier(
     batch: Batch = "auto",
     trust_pickle: bool = False,
 ) -> TorchClassifier:
-    """A model of AutoModelForImageClassification with its own image processor.
+    """An image classification model of transformers with its own image processor.
 
     Args:
         classes: the audit's, each to be found among the model's labels.

@@ -26,7 +26,7 @@ def transformers_vision(
     batch: Batch = "auto",
     trust_pickle: bool = False,
 ) -> YesNoClassifier:
-    """Yes-probabilities from the logits of the first token of the answer.
+    """A multimodal LLM on this machine: yes-probabilities from the logits of the first token of its answers.
 
     Args:
         classes: the words of each class.

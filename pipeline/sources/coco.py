@@ -86,7 +86,7 @@ def coco(
     allow_private: bool = False,
     allow_outside: bool = False,
 ) -> Coco:
-    """A COCO data set.
+    """A COCO data set: classes and boxes from its instances file, captions from its captions file.
 
     Args:
         path: the instances file, or its URL. root: the folder or URL of the images; default: the file's own folder.

@@ -24,11 +24,15 @@ class Folder:
         for label in sorted(os.listdir(self.root)):
             if label.startswith(".") or not (self.root / label).is_dir():
                 continue
+            empty = True
             for parent, folders, files in os.walk(self.root / label):
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
                 for name in sorted(files):
                     if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
+                        empty = False
                         yield Item(Path(parent, name).relative_to(self.root).as_posix(), (label,))
+            if empty:
+                yield Item(label, (), fault="a class's folder without images")
 
     def read(self, path: str) -> bytes:
         """The bytes of the image at `path` (relative to the root)."""
@@ -67,7 +71,7 @@ def _as_walked(path: PurePosixPath) -> list[tuple[bool, str]]:
 def folder(
     *, path: str, storage: dict[str, Any] | None = None, allow_http: bool = False, allow_private: bool = False
 ) -> Folder | RemoteFolder:
-    """An image folder.
+    """Images in a folder or at a URL, one folder of images a class.
 
     Args:
         path: a folder, or a URL of one (s3, gs, memory, https). storage, allow_http, allow_private: see `urls.Files`.
@@ -83,7 +87,7 @@ def folder(
             raise UserError(f"data: there is no folder {path}. Give the folder that holds one folder a class.")
         source = Folder(Path(path))
     try:
-        first = next(iter(source), None)
+        first = next((item for item in source if not item.fault), None)
     except OSError as error:
         raise UserError(f"data: {path} can't be listed: {error}.") from None
     if first is None:

@@ -89,7 +89,7 @@ def huggingface(
     splits: dict[str, str] | None = None,
     allow_outside: bool = False,
 ) -> HuggingFace:
-    """A Hugging Face data set.
+    """A Hugging Face data set of the Hub, or in a local folder: saved to disk, Parquet, or an imagefolder.
 
     Args:
         name: a data set of the Hub (`org/name`), or a local folder.
@@ -127,7 +127,15 @@ def load(name: str, subset: str | None, split: str | None, revision: str | None)
             loaded = datasets.load_dataset(name, subset, revision=revision)
     except Exception as error:  # of many types: the Hub, the network, broken tables
         why = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(f"data: the data set '{name}' can't be loaded: {why}") from None
+        hint = (
+            ""
+            if folder.is_dir()
+            else (
+                f" If it isn't on this machine, run where there is a network: hf download {name} --repo-type dataset "
+                "--local-dir FOLDER; bring that folder here and write name: FOLDER"
+            )
+        )
+        raise UserError(f"data: the data set '{name}' can't be loaded: {why}{hint}") from None
     parts = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {str(loaded.split or "all"): loaded}
     if split is not None and split not in parts:
         raise UserError(f"data.split: '{name}' has no split '{split}'. {nearest(split, parts)}")

@@ -97,7 +97,7 @@ def manifest(
     allow_private: bool = False,
     allow_outside: bool = False,
 ) -> Manifest:
-    """A manifest.
+    """A table of images (CSV, JSONL, Parquet), a row an image by path, URL or bytes, with its label and more.
 
     Args:
         path: a .csv, .tsv, .jsonl or .parquet file, or its URL.

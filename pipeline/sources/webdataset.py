@@ -78,7 +78,7 @@ def webdataset(
     allow_http: bool = False,
     allow_private: bool = False,
 ) -> WebDataset:
-    """WebDataset shards.
+    """WebDataset shards: tar files in which the members of one stem are one sample.
 
     Args:
         path: shards by wildcard (`shards/*.tar`) or braces (`s3://bucket/train-{000..099}.tar`); not compressed.

@@ -83,7 +83,7 @@ def test_the_registry_knows_their_options():
         ("my_own_models:", {}, ["module:function"]),
         ("my_own_modles:brightness", {}, ["no module 'my_own_modles'", "working folder"]),
         ("my_own_models.inner:brightness", {}, ["no module 'my_own_models.inner'"]),
-        ("my_own_models:brightnes", {}, ["Did you mean 'brightness'?"]),
+        ("my_own_models:brightnes", {}, ["Did you mean 'brightness'"]),
         ("my_own_models:brightness", {"skale": 1}, ["skale"]),
         ("my_own_models:colour", {}, ["can't be called"]),
         ("my_broken_module:model", {}, ["fails at import", "ZeroDivisionError"]),

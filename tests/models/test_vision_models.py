@@ -247,12 +247,14 @@ def recorded(model: AnswersFile, paths: list[str]) -> Answers:
 def test_a_file_of_answers_is_read_by_path_or_name(tmp_path: Path, suffix: str) -> None:
     model = answers_file(("dog", "fire truck"), "cpu", path=str(write(tmp_path, ROWS, suffix)))
     assert isinstance(model, RecordedAnswers) and isinstance(model, YesNoModel) and model.prompts == ("p", "q")
-    found = recorded(model, ["a/1.jpg", "b/2.jpg", "c/3.jpg"])
+    found = recorded(model, ["a/1.jpg", "b/2.jpg"])
     assert found.asked.sum() == 4 and found.yes[0, 0].tolist() == [1.0, 0.0]
     assert found.yes[1, 1, 0] == 0.25 and np.isnan(found.yes[1, 0, 0])
     logits = log_odds(found, model.counts)
     assert logits[0, 0] == pytest.approx(0) and logits[1, 1] < 0 and logits[1, 0] < 0
-    assert np.isnan(logits[2]).all() and np.isnan(logits[0, 1]), "what wasn't asked is unknown"
+    assert np.isnan(logits[0, 1]), "what wasn't asked is unknown"
+    with pytest.raises(UserError, match=r"no answer about c/3\.jpg"):
+        recorded(model, ["a/1.jpg", "c/3.jpg"])
 
 
 @pytest.mark.parametrize(
