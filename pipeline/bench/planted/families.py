@@ -114,7 +114,7 @@ def finetune(
 
     torch.manual_seed(seed)
     model, tokenize = clip_model.load(start)
-    vit = load_vit(model.visual, start) if family == "vit" else None
+    vit: Any = load_vit(model.visual, start) if family == "vit" else None
     tower = halves(model.visual, vit)
     pictures = np.stack([render(e.scene, SIZE).image for e in examples])
     target = torch.tensor([list(classes).index(e.label) for e in examples])
