@@ -102,7 +102,11 @@ class Captioner(Protocol):
     fingerprint: str
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
-        """One caption an image, in order; an empty one where there is none to be had."""
+        """One caption an image, in order; an empty one where there is none to be had.
+
+        Raises:
+            BudgetReached: not all could be had; `done` has those that were.
+        """
         ...
 
 
