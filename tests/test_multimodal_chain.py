@@ -193,7 +193,7 @@ def test_own_pictures_without_their_object_are_asked_about_once(tmp_path: Path) 
             "model": {"kind": "python", "factory": "tests.fakes:green_or_red"},
             "propose": {"kind": "list", "attributes": ["lamp"]},
             "detect": {"kind": "data"},
-            "measure": {"top_k": 4, "absent": 10},
+            "measure": {"top_k": 4, "absent": 20},
             "ablate": {"fills": ["mean"], "images": 8, "budget": 60},
             "cache": str(tmp_path / "cache"),
             "no_split": True,
@@ -204,15 +204,15 @@ def test_own_pictures_without_their_object_are_asked_about_once(tmp_path: Path) 
     rows = {(row["source"], row["variant"]): row for row in result.table("variants").to_pylist() if row["label"] == "a"}
     for source in ("object masked", "object removed"):
         one, together = rows[source, "is there"], rows[source, "all that count"]
-        assert one["n_absent"] == 10 and one["cue_id"] == together["cue_id"] == "thing:lamp"
+        assert one["n_absent"] == 20 and one["cue_id"] == together["cue_id"] == "thing:lamp"
         assert one["hr_gap_top_k"] == 1 and together["hr_gap_top_k"] == 0.5, "averaged late"
         assert (source, "leading") not in rows, "what doesn't count isn't asked"
     assert rows["other classes", "is there"]["pa"] == 1 and rows["other classes", "is there"]["n_absent"] == 24
     assert any("pictures of b with the object masked" in entry["what"] for entry in result.run["skipped"])
     forwards = result.run["forwards"]
-    assert forwards["measure"] == 5 + 2 * 10 and forwards["ablate"] > 0
+    assert forwards["measure"] == 5 + 2 * 20 and forwards["ablate"] > 0
     # every class and prompt of the data and of nothing; else the class alone, by the two prompts that count
-    assert len(fakes.LOG) == (48 + 5) * 2 * 3 + (20 + forwards["ablate"]) * 2
+    assert len(fakes.LOG) == (48 + 5) * 2 * 3 + (40 + forwards["ablate"]) * 2
 
     asked = len(fakes.LOG)
     again = discover(audit, tmp_path / "again")

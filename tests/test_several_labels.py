@@ -111,7 +111,7 @@ def test_prompts_are_compared_on_images_without_the_class(seed: int) -> None:
     half, names = rng.random(N) < 0.8, [f"c{n}" for n in range(CLASSES)]
     nothing = np.zeros((CLASSES, 2), np.float32)
     rows = compare_prompts(
-        Model(), (yes, np.zeros(yes.shape, bool)), together, half, labels, also, {c: 0 for c in range(CLASSES)},  # type: ignore[arg-type]
+        Model(), (yes, np.zeros(yes.shape, bool)), together, half, labels, also, dict.fromkeys(range(CLASSES), 0),  # type: ignore[arg-type]
         (nothing, nothing), cues, names, AUDIT,
     )  # fmt: skip
     assert len(rows) == CLASSES * 3
@@ -119,9 +119,11 @@ def test_prompts_are_compared_on_images_without_the_class(seed: int) -> None:
         c = names.index(row["label"])
         absent = half & of_other_class(labels, c, also)
         said = {"one": yes[0], "two": yes[1], "all that count": together}[row["variant"]]
-        assert row["source"] == OTHERS and row["n_absent"] == absent.sum() and row["n_present"] == (
-            half & (labels == c)
-        ).sum()
+        assert (
+            row["source"] == OTHERS
+            and row["n_absent"] == absent.sum()
+            and row["n_present"] == (half & (labels == c)).sum()
+        )
         assert not (absent & also[:, c]).any()
         if absent.any():
             assert row["hr"] == pytest.approx(said[absent, c].mean())

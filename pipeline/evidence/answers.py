@@ -72,8 +72,8 @@ def answer_rows(image_ids: Sequence[str], classes: Sequence[str], found: Answers
 def probabilities(
     answers: pa.Table, image_ids: Sequence[str], classes: Sequence[str], prompts: Sequence[str]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """From rows of `answers`: (prompts, images, classes), the probability of Yes, NaN where the words say neither Yes nor
-    No, or nothing was asked; and what was asked."""
+    """From rows of `answers`: (prompts, images, classes), the probability of Yes, NaN where the words say neither or
+    nothing was asked; and what was asked."""
     at = [{name: number for number, name in enumerate(names)} for names in (prompts, image_ids, classes)]
     yes = np.full((len(prompts), len(image_ids), len(classes)), np.nan, dtype=np.float32)
     place = tuple(

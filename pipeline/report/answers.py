@@ -13,7 +13,11 @@ from pipeline.report.sentences import number, of_100
 Row = Mapping[str, Any]
 
 OTHERS = "other classes"
-SHOWN = {OTHERS: "of other classes", "object masked": "its own, object masked", "object removed": "its own, object removed"}
+SHOWN = {
+    OTHERS: "of other classes",
+    "object masked": "its own, object masked",
+    "object removed": "its own, object removed",
+}
 
 
 @dataclass(frozen=True)

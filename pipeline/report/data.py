@@ -34,8 +34,9 @@ class ReportData:
     """Everything that the report shows; every list may be empty.
 
     `run` is run.json. `findings`, `untested`, `quarantine`, `attributes`, `cues` and `variants` hold rows of those
-    tables, `answers` how many questions were asked and how many answers say neither Yes nor No, `effects` the effect by fill: finding_id, fill, direction, estimate (a share), n. `images` maps
-    an image id to its row (path, label, width, height), `thumbs` to a data URI of its picture.
+    tables, `answers` how many questions were asked and how many answers say neither Yes nor No, `effects` the effect by
+    fill: finding_id, fill, direction, estimate (a share), n. `images` maps an image id to its row (path, label, width,
+    height), `thumbs` to a data URI of its picture.
     """
 
     run: dict[str, Any]

@@ -61,7 +61,13 @@ def print_answers(console: Console, run: Row, variants: Sequence[Row], counted: 
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption)
         for name in ("prompt", "pictures without it"):
             table.add_column(name, overflow="fold", max_width=28)
-        names = {"pa": "Yes: is", "hr": "Yes: isn't", "neither": "neither", "blank_yes": "blank", "no_image_yes": "none"}
+        names = {
+            "pa": "Yes: is",
+            "hr": "Yes: isn't",
+            "neither": "neither",
+            "blank_yes": "blank",
+            "no_image_yes": "none",
+        }
         for name in names.values():
             table.add_column(name, justify="right", no_wrap=True)
         for row in answers.averages(variants):

@@ -143,7 +143,9 @@ def test_a_picture_of_another_label_that_shows_the_class_too_is_no_other(planner
     assert len(everyone) == 10 and edited < set(everyone) and SHARED not in edited
 
 
-def test_no_donor_of_a_background_or_a_patch_shows_the_class_too(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_donor_of_a_background_or_a_patch_shows_the_class_too(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of the donors of the other class are of the class too."""
     both = {i for i in planner.selection if planner.label[i] == "car" and int(i[1:]) % 8 < 4}
     monkeypatch.setattr(planner, "_others", {i: frozenset({"boat"}) for i in both})

@@ -25,9 +25,7 @@ class Poor(Says):
         raise BudgetReached("the budget of 2 calls is spent", super().captions(images))
 
 
-def run(
-    captioner: object, postponed: list[str] | None = None
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def run(captioner: object, postponed: list[str] | None = None) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     skipped: list[tuple[str, str]] = []
     later: list[str] = [] if postponed is None else postponed
     images = pa.table({"image_id": ["x", "y", "z"]})
