@@ -164,7 +164,8 @@ def test_a_patch_of_a_picture_of_both_classes_avoids_both_objects(
     monkeypatch.setattr(planner, "_others", everyone)
     monkeypatch.setattr(planner.boxes, "object", lambda i, words: as_boxes([OBJECT if words == "car" else OTHER]))
     patches = donor_patches(planner, "boat", "thing:buoy", np.random.default_rng(0))
-    assert patches and all(len(avoid) == 2 for _, _, _, avoid in patches)
+    assert {planner.label[donor] for donor, *_ in patches} == {"boat", "car"}
+    assert all(len(avoid) == (1 if planner.label[donor] == "boat" else 2) for donor, _, _, avoid in patches)
 
 
 def test_no_picture_is_its_own_background(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
