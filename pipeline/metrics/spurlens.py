@@ -175,9 +175,9 @@ def top_k_gaps(
             hr[:, cue] = (top - bottom) / ends["hr"]
         for c in [] if also is None else np.flatnonzero(np.any(also, axis=0)):
             others = order[(labels[order] != c) & ~np.asarray(also, bool)[order, c]]
-            size = min(k, len(others) // 2)
+            most = min(k, len(others) // 2)
             taken = (predictions[others] == c).astype(float)
-            hr[c, cue] = taken[len(taken) - size :].mean() - taken[:size].mean() if size else np.nan
+            hr[c, cue] = taken[len(taken) - most :].mean() - taken[:most].mean() if most else np.nan
     return pa, hr
 
 
