@@ -26,7 +26,7 @@ import pyarrow.compute
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
 from pipeline.errors import UserError, nearest
-from pipeline.models.ledger import Ledger
+from pipeline.models.ledger import Ledger, Spent
 from pipeline.models.protocols import RecordedAnswers
 from pipeline.records import SCHEMAS
 from pipeline.stages import (
@@ -160,12 +160,14 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
                 table = table.filter(pa.compute.is_in(table["image_id"], value_set=todo["image_id"].combine_chunks()))
             tables[other] = table
     before, skipped = Counter(context.counts), len(context.skipped)
+    context.postponed.clear()
     results = stage.run(**_supply(stage.run, context, tables))
+    done = [image_id for image_id in todo["image_id"].to_pylist() if image_id not in context.postponed]
     for shelf in shelves:
-        shelf.add(todo["image_id"].to_pylist(), results[shelf.table_name])
+        shelf.add(done, results[shelf.table_name])
     counts = context.counts - before
     if any(len(table) for table in results.values()):
-        counts[name] += len(todo)
+        counts[name] += len(done)
     return Tally(counts, context.skipped[skipped:])
 
 
@@ -230,7 +232,7 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
                 "forwards": {
                     name: 0 for name, stage in STAGES.items() if stage.computation or name in ("cluster", "ablate")
                 },
-                "costs": {"calls": 0, "tokens": 0, "usd": None, "retries": 0, "dropped": 0},
+                "costs": {**asdict(Spent()), "dropped": 0},
                 "seconds": {},
                 "skipped": [],
                 "started": _now(),

@@ -101,10 +101,14 @@ def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: b
         return
     from rich.console import Console
 
-    from pipeline.report.terminal import print_findings
+    from pipeline.report.assemble import counted
+    from pipeline.report.terminal import print_answers, print_findings
 
     console = Console()
     print_findings(console, folder.run(), findings)
+    if folder.has("variants") and folder.has("answers"):
+        answers = counted(folder.read("answers"))
+        print_answers(console, folder.run(), folder.read("variants").to_pylist(), answers)
     report = folder.path / "report.html"
     if report.is_file():
         console.print(f"Report: {report}", soft_wrap=True, highlight=False)

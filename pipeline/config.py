@@ -60,6 +60,11 @@ class Measure(Section):
 
     top_k: int = Field(default=50, ge=1, description="SpurLens' K: images at each end of the presence ranking")
     max_per_class: int = Field(default=8, ge=1, description="most cues of a class that are taken to ablation")
+    absent: int = Field(
+        default=40,
+        ge=0,
+        description="most images of a class that a multimodal LLM is shown with the object masked, and removed",
+    )
 
 
 class Ablate(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Context:
         self.folder = folder
         self.counts: Counter[str] = Counter()
         self.skipped: list[dict[str, str]] = []
+        self.postponed: set[str] = set()
         self.stage = ""
         self._progress = progress or (lambda stage, done, total: None)
 
@@ -51,6 +52,10 @@ class Context:
     def skip(self, what: str, why: str) -> None:
         """Say in run.json that something was left out."""
         self.skipped.append({"what": what, "why": why})
+
+    def postpone(self, image_ids: Iterable[str]) -> None:
+        """Say that these images have no result of this stage yet: a later run tries them again."""
+        self.postponed.update(image_ids)
 
     def progress(self, done: int, total: int) -> None:
         """Tell how far the current stage is."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Audit
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.models.openai_client import Estimate
+from pipeline.models.protocols import RecordedAnswers, YesNoModel
 from pipeline.store import AuditFolder
 
 CAPTION = "A photo of a thing next to another thing on a surface, somewhere."
 """Stands for captions that aren't written yet."""
 CAPTIONS = 20
+NOTHING = 5
+"""Four blank pictures, and none."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,34 @@ def plan_audit(audit: Audit, out: Path) -> list[Planned]:
     for stage, what, back_end in (("detect", "the detector", context.detector), ("embed", "regions", context.encoder)):
         if back_end is not None:
             planned.append(_images(stage, what, back_end, images))
+    planned += _own_pictures(context, found)
     if audit.ablate.enabled:
-        planned.append(_images("ablate", "the model under test, edited images", context.model, audit.ablate.budget))
+        what, model = "the model under test, edited images", context.model
+        planned.append(_images("ablate", what, model, audit.ablate.budget, **_one_class(model)))
     return planned
 
 
-def _images(stage: str, what: str, back_end: object, images: int) -> Planned:
+def _own_pictures(context: Context, found: Counter[str]) -> list[Planned]:
+    """What a multimodal LLM is shown beside the data: nothing, and pictures with their object masked or removed."""
+    model, most = context.model, context.audit.measure.absent
+    if not isinstance(model, YesNoModel) or isinstance(model, RecordedAnswers):
+        return []
+    planned = [_images("measure", "the model under test, shown nothing", model, NOTHING)]
+    if context.detector is not None and most:
+        own = 2 * sum(min(found[label], most) for label in context.classes)
+        what = "the model under test, objects masked or removed"
+        planned.append(_images("measure", what, model, own, **_one_class(model)))
+    return planned
+
+
+def _one_class(model: object) -> dict[str, Any]:
+    """A model that says Yes or No is asked about the class alone that an edit is for, by the prompts that count."""
+    return {"every": False, "classes": 1} if isinstance(model, YesNoModel) else {}
+
+
+def _images(stage: str, what: str, back_end: object, images: int, **asked: Any) -> Planned:
     estimate = getattr(back_end, "estimate", None)
-    cost = estimate(images) if estimate is not None else None
+    cost = estimate(images, **asked) if estimate is not None else None
     return Planned(stage, what, images, cost if cost is not None and cost.calls else None)
 
 

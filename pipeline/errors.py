@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -11,7 +12,14 @@ class UserError(Exception):
 
 
 class BudgetReached(Exception):
-    """A limit set by the user (calls, tokens, money, forwards) was reached; partial results stand."""
+    """A limit set by the user (calls, tokens, money, forwards) was reached; partial results stand.
+
+    `done`, of work on a list, has its results in order, None for what wasn't reached.
+    """
+
+    def __init__(self, why: str, done: Sequence[Any] = ()) -> None:
+        super().__init__(why)
+        self.done = list(done)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -150,17 +150,20 @@ SCHEMAS: dict[str, pa.Schema] = {
         object_overlap=REAL,  # mean share of the cue's boxes that lies in the class's own boxes
         selected=YES,  # chosen for ablation (decided on the selection half)
     ),
-    # one row a (class, prompt) of a multimodal LLM, and one a class for the prompts that count together
+    # a row a (class, prompt) of a multimodal LLM, and one for the prompts that count together; once for each source of
+    # pictures without the object. Own pictures without it have rows of the class's other cues too, for the prompts
+    # together (of other classes' pictures they are in `measures`)
     "variants": _schema(
         label=TEXT,
         variant=TEXT,  # the prompt's name, or "all that count"
+        source=TEXT,  # other classes | object masked | object removed: the pictures of n_absent and hr
         counts=YES,
         n_present=WHOLE,
         n_absent=WHOLE,
         pa=REAL,  # perception accuracy: share of Yes about the class's own images
         pa_lower=REAL,
         pa_upper=REAL,
-        hr=REAL,  # hallucination rate: share of Yes about other images
+        hr=REAL,  # hallucination rate: share of Yes about pictures without the object
         hr_lower=REAL,
         hr_upper=REAL,
         cue_id=TEXT,  # the class's most promising cue, by the selection half

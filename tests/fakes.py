@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.errors import BudgetReached
 from pipeline.geometry import to_pixels
+from pipeline.models.questions import Answer, Asked, Prompt, YesNoClassifier
 
 
 class PatchLover:
@@ -57,3 +59,31 @@ class Colors:
 
 patch_lover = PatchLover
 colors = Colors
+
+
+LOG: list[tuple[str, str]] = []
+"""What `green_or_red` was asked: (class, prompt), in order."""
+ASKED = {"is there": Prompt(ask="Is there {}?"), "never": Prompt(ask="Is {} here?"),
+         "leading": Prompt(ask="Surely there is {}?", counts=False)}  # fmt: skip
+
+
+def green_or_red(classes: tuple[str, ...], device: str, limit: int = 10**9) -> YesNoClassifier:
+    """A multimodal LLM that sees `a` where there is a green thing, or (wrongly) a red patch, and never anything else.
+
+    Asked "never", it says No. It answers `limit` questions; then its budget is spent.
+    """
+
+    def ask(asked: Sequence[Asked]) -> list[Answer]:
+        answers = []
+        for one in asked:
+            if len(LOG) >= limit:
+                raise BudgetReached(f"the budget of {limit} calls is spent")
+            LOG.append((one.class_name, one.name))
+            seen = 0.0
+            if one.image is not None and one.class_name == "a":
+                r, g, b = np.moveaxis(one.image.astype(np.int64), -1, 0)
+                seen = max(((g > 200) & (r < 70) & (b < 70)).mean(), ((r > 200) & (g < 70) & (b < 70)).mean())
+            answers.append(Answer(0.9 if seen > 0.01 and one.name != "never" else 0.1))
+        return answers
+
+    return YesNoClassifier(classes, ASKED, ask, lambda: "green-or-red-1")

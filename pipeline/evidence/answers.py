@@ -69,19 +69,27 @@ def answer_rows(image_ids: Sequence[str], classes: Sequence[str], found: Answers
     )
 
 
-def by_prompt(
+def probabilities(
     answers: pa.Table, image_ids: Sequence[str], classes: Sequence[str], prompts: Sequence[str]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """From rows of `answers`: (prompts, images, classes), 1 for Yes, 0 for No or neither, NaN where nothing was asked;
-    and where the words said neither."""
+    """From rows of `answers`: (prompts, images, classes), the probability of Yes, NaN where the words say neither or
+    nothing was asked; and what was asked."""
     at = [{name: number for number, name in enumerate(names)} for names in (prompts, image_ids, classes)]
     yes = np.full((len(prompts), len(image_ids), len(classes)), np.nan, dtype=np.float32)
     place = tuple(
         np.array([known[name] for name in answers[column].to_pylist()], dtype=np.int64)
         for known, column in zip(at, ("prompt", "image_id", "label"), strict=True)
     )
-    values = answers["yes"].to_numpy()
-    yes[place] = values > 0.5
-    neither = np.zeros(yes.shape, dtype=bool)
-    neither[place] = np.isnan(values)
-    return yes, neither
+    yes[place] = answers["yes"].to_numpy()
+    asked = np.zeros(yes.shape, dtype=bool)
+    asked[place] = True
+    return yes, asked
+
+
+def by_prompt(
+    answers: pa.Table, image_ids: Sequence[str], classes: Sequence[str], prompts: Sequence[str]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """From rows of `answers`: (prompts, images, classes), 1 for Yes, 0 for No or neither, NaN where nothing was asked;
+    and where the words said neither."""
+    yes, asked = probabilities(answers, image_ids, classes, prompts)
+    return np.where(asked, yes > 0.5, np.nan).astype(np.float32), asked & np.isnan(yes)

@@ -10,6 +10,8 @@ A specification is plain data, so that an edit can be stored, found again in the
   same silhouette cut out of one of these boxes of the donor;
 - {"op": "background", "donor": id, "keep": [...], "avoid": [...]}: the donor's picture, its `avoid` boxes painted
   over, with what is kept of the picture laid on it;
+- {"op": "mask", "boxes": [...]}: paint the boxes black;
+- {"op": "erase", "fill": name, "boxes": [...], "seed": n}: fill what is in the boxes, so that it is gone;
 - {"op": "property", "name": n, "amount": a, "placebo": bool, "seed": n}: change a measured property, with
   "colors": (3, 4) along this map of colours;
 - {"op": "geometry", "name": n, "strength": s}: an operator on the whole picture (pipeline/evidence/geometry_edits.py);
@@ -56,6 +58,11 @@ def apply_edit(spec: dict[str, Any], image: RGB, donor: RGB | None = None) -> RG
         rng = np.random.default_rng(spec["seed"])
         return apply_property(image, spec["name"], spec["amount"], rng, spec["placebo"], spec.get("colors"))
     pixels = spec.get("mask") == "grabcut"
+    if spec["op"] == "mask":
+        return np.where(box_mask(image.shape, spec["boxes"])[..., None], np.uint8(0), image)
+    if spec["op"] == "erase":
+        rng = np.random.default_rng(spec["seed"])
+        return fill_named(spec["fill"])(image, things(image, spec["boxes"], pixels), rng)
     keep = things(image, spec["keep"], pixels)
     if spec["op"] == "fill":
         return fill_named(spec["fill"])(image, filled(image, spec, keep), np.random.default_rng(spec["seed"]))

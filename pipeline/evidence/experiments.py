@@ -156,6 +156,13 @@ class Planner:
         """Where the picture's own labelled object is, if a detector can tell."""
         return self.boxes.object(image_id, self.audit.words(self.label[image_id]))
 
+    def object_or(self, image_id: str, label: str) -> Boxes:
+        """The same, and where the object of this class is, if the picture is of it too."""
+        found = self.object(image_id)
+        if label == self.label[image_id] or not self.shows(image_id, label):
+            return found
+        return np.concatenate([found, self.boxes.object(image_id, self.audit.words(label))])
+
     def things(self, image_id: str) -> Boxes:
         """The boxes (n, 4) of whatever a detector is sure of in the picture, the cue and the object among them."""
         return as_boxes(self._things.get(image_id, []))
@@ -349,8 +356,8 @@ def donor_patches(
     having.sort(key=lambda i: -planner.score(i, cue_id))
     patches = []
     for image_id in having[: 8 * DONORS]:
-        boxes, avoid = planner.boxes.cue(image_id, cue_id), planner.object(image_id)
-        if planner.unsure(avoid) or not len(boxes):
+        boxes, avoid = planner.boxes.cue(image_id, cue_id), planner.object_or(image_id, label)
+        if planner.unsure(planner.object(image_id)) or not len(boxes):
             continue
         box = grow(boxes[:1], 0.05)[0]
         if area(box[None])[0] > MOST_AREA / 2 or visible(box[None], avoid) < 1 - LEAST_VISIBLE / 2:
@@ -371,8 +378,10 @@ def background_exchange(
     """
     by_label: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for image_id in planner.selection:
-        if len(planner.object(image_id)):
-            by_label[planner.label[image_id]][0 if planner.present(image_id, cue_id) else 1].append(image_id)
+        its = planner.label[image_id]
+        # of another label and of this class too: it is among the class's own
+        if len(planner.object(image_id)) and (its == label or not planner.shows(image_id, label)):
+            by_label[its][0 if planner.present(image_id, cue_id) else 1].append(image_id)
     # donors of the class itself could carry traces of its object, so other classes come first
     both = [name for name, (having, lacking) in sorted(by_label.items()) if len(having) >= 2 and len(lacking) >= 2]
     sources = [name for name in both if name != label] or both
@@ -385,7 +394,11 @@ def background_exchange(
             continue
         having, lacking = by_label[sources[rng.integers(len(sources))]]
         specs = []
-        for donors in (lacking, having) if removal else (having, lacking):
+        # without a split, or of several labels, a picture could be its own donor
+        others = [[i for i in ids if planner.group[i] != planner.group[image_id]] for ids in (having, lacking)]
+        if not all(others):
+            continue
+        for donors in reversed(others) if removal else others:
             donor_id = donors[rng.integers(len(donors))]
             avoid = grow(planner.object(donor_id))
             kept = {"keep": keep.tolist(), "avoid": avoid.tolist(), "mask": MASK}

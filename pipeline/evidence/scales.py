@@ -8,6 +8,7 @@ from pipeline.config import Audit
 from pipeline.errors import UserError
 from pipeline.evidence.presence import best_scores
 from pipeline.models import registry
+from pipeline.models.annotations import other_labels
 from pipeline.models.calibration import Table, check, fit, raw
 from pipeline.store import AuditFolder
 
@@ -34,6 +35,9 @@ def fitted(folder: AuditFolder) -> Table:
     seen |= audit.no_split
     nothing = np.zeros(len(index))
     scores = np.concatenate([best.get(audit.words(name), nothing)[seen] for name in audit.classes])
-    present = np.concatenate([labels[seen] == name for name in audit.classes])
+    others = other_labels(folder.read("annotations"))
+    too = [others.get(image_id, frozenset()) for image_id in index]
+    shows = {name: (labels == name) | np.array([name in also for also in too]) for name in audit.classes}
+    present = np.concatenate([shows[name][seen] for name in audit.classes])
     options = registry.check_options("detect", audit.detect.kind, audit.detect.options)
     return fit(raw(scores, check(options.get("calibration", ()))), present)

@@ -63,22 +63,30 @@ def memberships(
     predictions: ArrayLike,
     n_clusters: int,
     n_labels: int,
+    also: ArrayLike | None = None,
 ) -> Memberships:
     """The four counts that the performance gap needs.
 
     Args:
         clusters, region_images: (n_regions,), cluster and image index of each region.
         labels, predictions: (n_images,), class indices.
+        also: (n_images, n_labels), truth values: of which labels beside its own an image is too. It has a row of its
+            own for each of them, and to predict one of them is right.
     """
     labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
     cluster, image = _touching(clusters, region_images)
-    right = labels == predictions
+    right = _right(labels, predictions, also)
     n_in, correct_in = np.zeros((n_clusters, n_labels)), np.zeros((n_clusters, n_labels))
     np.add.at(n_in, (cluster, labels[image]), 1)
     np.add.at(correct_in, (cluster, labels[image]), right[image])
     n_all = np.bincount(labels, minlength=n_labels)
     correct_all = np.bincount(labels[right], minlength=n_labels)
     return Memberships(n_in, correct_in, n_all - n_in, correct_all - correct_in)
+
+
+def _right(labels: Indices, predictions: Indices, also: ArrayLike | None) -> NDArray[np.bool_]:
+    right = labels == predictions
+    return right if also is None else right | np.asarray(also, bool)[np.arange(len(labels)), predictions]
 
 
 def _touching(clusters: ArrayLike, region_images: ArrayLike) -> tuple[Indices, Indices]:
@@ -95,6 +103,7 @@ def influence(
     labels: ArrayLike,
     predictions: ArrayLike,
     gaps: ArrayLike,
+    also: ArrayLike | None = None,
 ) -> Reals:
     """Cluster influence H_c: share of the wrong images touching the cluster whose top region is in it.
 
@@ -107,6 +116,7 @@ def influence(
         region_scores: (n_regions, n_labels), zero-shot scores of each region.
         labels, predictions: (n_images,), class indices.
         gaps: (n_clusters, n_labels), `performance_gap(...).by_label`.
+        also: see `memberships`.
 
     Returns:
         (n_clusters,), in [0, 1]; -inf for a cluster that no such image touches.
@@ -125,7 +135,7 @@ def influence(
 
     cluster, image = _touching(clusters, region_images)
     with np.errstate(invalid="ignore"):
-        kept = (labels != predictions)[image] & several[image] & (gaps[cluster, labels[image]] < 0)
+        kept = ~_right(labels, predictions, also)[image] & several[image] & (gaps[cluster, labels[image]] < 0)
     cluster, image = cluster[kept], image[kept]
     wrong, led = np.zeros((n_clusters, n_labels)), np.zeros((n_clusters, n_labels))
     np.add.at(wrong, (cluster, labels[image]), 1)

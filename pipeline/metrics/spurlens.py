@@ -139,6 +139,7 @@ def top_k_gaps(
     n_classes: int,
     rng: np.random.Generator,
     k: int = DEFAULT_K,
+    also: ArrayLike | None = None,
 ) -> tuple[Reals, Reals]:
     """`pa_gap` and `hr_gap` of a classifier for every (class, cue), with one sort a cue.
 
@@ -148,6 +149,8 @@ def top_k_gaps(
     Args:
         scores: (n_images, n_cues), presence.
         labels, predictions: (n_images,), class indices in [0, n_classes).
+        also: (n_images, n_classes), truth values: of which classes beside its label an image is too. It has a row of
+            its own for each, and is none of such a class's others.
 
     Returns:
         Two arrays (n_classes, n_cues); NaN where a class has fewer than two images on that side.
@@ -170,11 +173,21 @@ def top_k_gaps(
         bottom = _taken_at_the_end(order, labels, predictions, ends["hr"], n)
         with np.errstate(invalid="ignore"):
             hr[:, cue] = (top - bottom) / ends["hr"]
+        for c in [] if also is None else np.flatnonzero(np.any(also, axis=0)):
+            others = order[(labels[order] != c) & ~np.asarray(also, bool)[order, c]]
+            most = min(k, len(others) // 2)
+            taken = (predictions[others] == c).astype(float)
+            hr[c, cue] = taken[len(taken) - most :].mean() - taken[:most].mean() if most else np.nan
     return pa, hr
 
 
 def answered_gaps(
-    scores: ArrayLike, labels: ArrayLike, yes: ArrayLike, rng: np.random.Generator, k: int = DEFAULT_K
+    scores: ArrayLike,
+    labels: ArrayLike,
+    yes: ArrayLike,
+    rng: np.random.Generator,
+    k: int = DEFAULT_K,
+    also: ArrayLike | None = None,
 ) -> tuple[Reals, Reals]:
     """`pa_gap` and `hr_gap` of a multimodal LLM for every (class, cue); NaN as from `top_k_gaps`.
 
@@ -182,13 +195,16 @@ def answered_gaps(
         scores: (n_images, n_cues), presence.
         labels: (n_images,), class indices.
         yes: (n_prompts, n_images, n_classes), 1 where the answer about that class is Yes, NaN where none was asked.
+        also: see `top_k_gaps`.
     """
     scores, labels, yes = np.asarray(scores, float), np.asarray(labels), np.asarray(yes, float)
+    too = np.zeros((len(labels), yes.shape[2]), bool) if also is None else np.asarray(also, bool)
     shape = (yes.shape[2], scores.shape[1])
     pa, hr = np.full(shape, np.nan), np.full(shape, np.nan)
     for c in range(shape[0]):
         asked = ~np.isnan(yes[:, :, c]).all(axis=0)
-        for gaps, gap, members in ((pa, pa_gap, (labels == c) & asked), (hr, hr_gap, (labels != c) & asked)):
+        other = (labels != c) & ~too[:, c]
+        for gaps, gap, members in ((pa, pa_gap, (labels == c) & asked), (hr, hr_gap, other & asked)):
             if members.sum() >= 2:
                 for cue in range(shape[1]):
                     gaps[c, cue] = gap(yes[:, members, c], scores[members, cue], rng, k).gap

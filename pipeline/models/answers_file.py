@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -105,7 +105,9 @@ class AnswersFile:
             )
         return Answers(yes, texts, self.prompts)
 
-    def answers(self, images: Sequence[RGB | None], every: bool = True) -> Answers:
+    def answers(
+        self, images: Sequence[RGB | None], every: bool = True, about: Sequence[Collection[int]] | None = None
+    ) -> Answers:
         """None: a record can't be asked."""
         shape = (len(images), len(self.classes), len(self.prompts))
         return Answers(np.full(shape, np.nan, np.float32), np.full(shape, None, dtype=object), self.prompts)

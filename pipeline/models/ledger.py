@@ -21,6 +21,9 @@ class Spent:
     tokens: int = 0
     usd: float | None = None  # None: no price is known
     retries: int = 0
+    refused: int = 0
+    unread: int = 0  # replies that were cut short, or of another form than asked for
+    failed: int = 0  # calls that came to nothing
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,14 @@ class Ledger:
     def spent(self) -> Spent:
         """The sums over this run."""
         asked = [entry for entry in self.entries() if not entry.get("cached")]
+        outcomes = [entry.get("outcome") for entry in asked]
         prices = [entry["usd"] for entry in asked if entry.get("usd") is not None]
         return Spent(
             sum(entry.get("calls", 1) for entry in asked),
             sum(entry.get("prompt_tokens", 0) + entry.get("completion_tokens", 0) for entry in asked),
             sum(prices) if prices else None,
             sum(entry.get("retries", 0) for entry in asked),
+            outcomes.count("refused"),
+            outcomes.count("truncated") + outcomes.count("unusable"),
+            outcomes.count("failed"),
         )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import BudgetReached, UserError
+from pipeline.errors import BudgetReached
 from pipeline.images import RGB
 from pipeline.models.fingerprints import of_options
 from pipeline.models.ledger import Ledger
@@ -107,15 +107,20 @@ class OpenAICaptioner:
         """One caption an image, in order; an empty one where the model refuses or its reply can't be read.
 
         Raises:
-            UserError: the budget is spent (what is answered is kept), or see ChatClient.ask.
+            BudgetReached: the budget doesn't reach for all; `done` has the captions that there are.
+            UserError: see ChatClient.ask.
         """
-        try:
-            return [self._caption(image) for image in images]
-        except BudgetReached as stop:
-            raise UserError(
-                f"caption: {stop}. What is answered is kept: raise 'budget' and run it again to go on, "
-                "or leave captions out with caption: none."
-            ) from None
+        captions: list[str | None] = []
+        stopped = ""
+        for image in images:
+            try:
+                captions.append(self._caption(image))
+            except BudgetReached as reached:  # what comes after may still be in the cache
+                stopped = str(reached)
+                captions.append(None)
+        if stopped:
+            raise BudgetReached(stopped, captions)
+        return [caption or "" for caption in captions]
 
     def estimate(self, images: int) -> Estimate:
         """What captions of so many images will cost."""

@@ -72,8 +72,13 @@ class YesNoModel(Protocol):
         """(n, classes): log-odds of Yes."""
         ...
 
-    def answers(self, images: Sequence[RGB | None], every: bool = True) -> Answers:
-        """Of every prompt, or of those that count; None is a question without an image."""
+    def answers(
+        self, images: Sequence[RGB | None], every: bool = True, about: Sequence[Collection[int]] | None = None
+    ) -> Answers:
+        """Of every prompt, or of those that count; None is a question without an image.
+
+        `about` names for each image the classes (by number) that are asked about; by default all.
+        """
         ...
 
 
@@ -97,7 +102,11 @@ class Captioner(Protocol):
     fingerprint: str
 
     def captions(self, images: Sequence[RGB]) -> list[str]:
-        """One caption an image, in order; an empty one where there is none to be had."""
+        """One caption an image, in order; an empty one where there is none to be had.
+
+        Raises:
+            BudgetReached: not all could be had; `done` has those that were.
+        """
         ...
 
 

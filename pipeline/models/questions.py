@@ -7,7 +7,7 @@ exclude each other: an image may get Yes for several, or for none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,22 +118,29 @@ class YesNoClassifier:
         """Which prompts the answer is averaged over."""
         return tuple(prompt.counts for prompt in self.prompts.values())
 
-    def answers(self, images: Sequence[RGB | None], every: bool = True) -> Answers:
-        """Answers to each prompt about each class; of the prompts that don't count only with `every`."""
+    def answers(
+        self, images: Sequence[RGB | None], every: bool = True, about: Sequence[Collection[int]] | None = None
+    ) -> Answers:
+        """Answers to each prompt about each class; of the prompts that don't count only with `every`.
+
+        `about`: for each image the classes (by number) that are asked about; by default all.
+        """
         kept = [(name, prompt) for name, prompt in self.prompts.items() if every or prompt.counts]
+        of_image = [range(len(self.classes))] * len(images) if about is None else about
+        places = [(i, c, p) for i, classes in enumerate(of_image) for c in classes for p in range(len(kept))]
+        replies = self.ask([Asked(images[i], self.classes[c], *kept[p]) for i, c, p in places])
         shape = (len(images), len(self.classes), len(kept))
-        asked = [Asked(image, c, name, prompt) for image in images for c in self.classes for name, prompt in kept]
-        replies = self.ask(asked)
-        yes = np.array([reply.yes for reply in replies], dtype=np.float32).reshape(shape)
-        texts = np.array([reply.text for reply in replies], dtype=object).reshape(shape)
+        yes, texts = np.full(shape, np.nan, dtype=np.float32), np.full(shape, None, dtype=object)
+        for place, reply in zip(places, replies, strict=True):
+            yes[place], texts[place] = reply.yes, reply.text
         return Answers(yes, texts, tuple(name for name, _ in kept))
 
     def logits(self, images: Sequence[RGB]) -> Floats:
         """(n, classes): log-odds of Yes."""
         return log_odds(self.answers(images, every=False), self.counts)
 
-    def estimate(self, images: int, every: bool = True) -> Estimate:
-        """What asking about so many images will cost."""
+    def estimate(self, images: int, every: bool = True, classes: int | None = None) -> Estimate:
+        """What asking about so many images will cost, each about so many classes (by default all)."""
         if self._cost is None:
             return Estimate(0, 0, 0.0)
         blank = np.zeros((1, 1, 3), np.uint8)
@@ -141,7 +148,9 @@ class YesNoClassifier:
             Asked(blank, c, name, p) for c in self.classes for name, p in self.prompts.items() if every or p.counts
         ]
         one = self._cost(asked)
-        return Estimate(images * one.calls, images * one.tokens, None if one.usd is None else images * one.usd)
+        times = images * (1.0 if classes is None else classes / len(self.classes))
+        usd = None if one.usd is None else times * one.usd
+        return Estimate(round(times * one.calls), round(times * one.tokens), usd)
 
 
 def log_odds(answers: Answers, counts: Sequence[bool]) -> Floats:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 from PIL import Image
 
 from pipeline.images import RGB, UnreadableImage
@@ -28,7 +29,7 @@ PLACES = {
 }
 """Which images of an experiment are shown, as quantiles of its effects from the top: never only the best."""
 
-LISTED = ("findings", "untested", "quarantine", "attributes", "cues")
+LISTED = ("findings", "untested", "quarantine", "attributes", "cues", "variants")
 
 Edit = dict[str, Any]
 
@@ -44,7 +45,7 @@ def assemble(
     Args:
         run: run.json.
         tables: `findings`, `images`; where they exist `edits`, `untested`, `quarantine`, `attributes`,
-            `cues`.
+            `cues`, `variants`, `answers`.
         load_image: the picture of an image id; an UnreadableImage leaves the picture out.
         redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
     """
@@ -77,11 +78,18 @@ def assemble(
         quarantine=rows.get("quarantine", []),
         attributes=rows.get("attributes", []),
         cues=rows.get("cues", []),
+        variants=rows.get("variants", []),
+        answers=counted(tables["answers"]) if "answers" in tables else (0, 0),
         images={row["image_id"]: row for row in tables["images"].to_pylist() if row["image_id"] in shown},
         thumbs=gallery.thumbs,
         triples=triples,
         pictures_left_out=left_out,
     )
+
+
+def counted(answers: pa.Table) -> tuple[int, int]:
+    """How many answers there are, and how many say neither Yes nor No."""
+    return len(answers), int(pa.compute.sum(pa.compute.is_nan(answers["yes"])).as_py() or 0)
 
 
 Experiments = dict[tuple[str, str], list[tuple[Edit, Edit]]]

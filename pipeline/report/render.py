@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pipeline.records import VERDICTS
-from pipeline.report import overview, sentences, view
+from pipeline.report import answers, overview, sentences, view
 from pipeline.report.data import ReportData
 from pipeline.report.plots import Scale, scale_of
 
@@ -48,6 +48,9 @@ class Page:
     untested: list[tuple[str, int, list[tuple[str, list[str]]]]]
     stages: list[tuple[str, str, str]]
     costs: str
+    answered: list[answers.ClassAnswers]
+    asked: str
+    own_pictures: str
     ablation: str
     q: Any
     smallest: str
@@ -120,7 +123,10 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         cue_names={row["cue_id"]: sentences.words(row["cue"]) for row in data.findings},
         untested=overview.untested_groups(data),
         stages=_stages(run),
-        costs=_costs(run.get("costs") or {}),
+        costs=sentences.calls(run.get("costs") or {}),
+        answered=answers.by_class(data.variants, {row["cue_id"]: row["name"] for row in data.cues}),
+        asked=answers.asked(data.answers),
+        own_pictures=answers.own_pictures(data.variants),
         ablation=sentences.ablation(run.get("ablation") or {}),
         q=(audit.get("rank") or {}).get("q", 0.05),
         smallest=sentences.of_100(sentences.number((audit.get("rank") or {}).get("smallest_effect", 0.05))),
@@ -161,10 +167,3 @@ def _stages(run: dict[str, Any]) -> list[tuple[str, str, str]]:
         for name in names
     ]
     return [*rows, ("together", f"{sum(forwards.values()):,}", f"{sum(seconds.values()):.1f}")]
-
-
-def _costs(costs: dict[str, Any]) -> str:
-    calls, tokens, dollars = costs.get("calls") or 0, costs.get("tokens") or 0, costs.get("usd")
-    if not calls:
-        return "none"
-    return f"{calls:,} with {tokens:,} tokens" + (f", {dollars:.2f} US dollars" if dollars is not None else "")

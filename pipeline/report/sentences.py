@@ -170,6 +170,26 @@ def harm(finding: Row) -> str:
     return f"{of_100(worth)} of 100 predictions {bounds}".strip()
 
 
+def calls(costs: Row) -> str:
+    """What calls of services came to, from `costs` of run.json: `120 with 9,000 tokens; 3 retries`, or `none`."""
+    made = int(costs.get("calls") or 0)
+    if not made:
+        return "none"
+    text = f"{made:,} with {int(costs.get('tokens') or 0):,} tokens"
+    if costs.get("usd") is not None:
+        text += f", {number(costs['usd']):.2f} US dollars"
+    said = (
+        ("retries", "tried again once", "tried again {} times"),
+        ("refused", "1 refused by the model", "{} refused by the model"),
+        ("unread", "1 reply that could not be read", "{} replies that could not be read"),
+        ("failed", "1 that failed", "{} that failed"),
+        ("dropped", "1 proposal dropped", "{} proposals dropped"),
+    )
+    counts = [(int(costs.get(name) or 0), one, many) for name, one, many in said]
+    parts = [one if count == 1 else many.format(f"{count:,}") for count, one, many in counts if count]
+    return "; ".join([text, *(parts or ["none tried again, refused or unread"])])
+
+
 def ablation(spent: Row) -> str:
     """What the edits of an audit were spent on, from `ablation` of run.json; empty where it has none."""
     experiments = list(spent.get("experiments") or [])

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.records import worst_first
-from pipeline.report import sentences
+from pipeline.report import answers, sentences
 from pipeline.report.sentences import number, of_100
 
 STYLES = {"confirmed": "bold red", "associated only": "yellow", "core": "blue", "inconclusive": "dim"}
@@ -45,6 +45,42 @@ def print_findings(console: Console, run: Mapping[str, Any], findings: Sequence[
     labels = dict.fromkeys([*(run.get("classes") or []), *(row["class"] for row in findings)])
     for label in labels:
         console.print(_line(label, [row for row in findings if row["class"] == label]))
+
+
+def print_answers(console: Console, run: Row, variants: Sequence[Row], counted: tuple[int, int]) -> None:
+    """Print what a model that is asked questions said, by prompt as means over the classes, and what calls came to.
+
+    Args:
+        console, run: as for `print_findings`.
+        variants: rows of the table; without any nothing is printed of answers.
+        counted: see report.assemble.counted.
+    """
+    costs = run.get("costs") or {}
+    if variants:
+        caption = "of 100 pictures, means over the classes; blank, none: Yes to blank pictures, to no picture"
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=caption)
+        for name in ("prompt", "pictures without it"):
+            table.add_column(name, overflow="fold", max_width=28)
+        names = {
+            "pa": "Yes: is",
+            "hr": "Yes: isn't",
+            "neither": "neither",
+            "blank_yes": "blank",
+            "no_image_yes": "none",
+        }
+        for name in names.values():
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in answers.averages(variants):
+            cells = [Text(of_100(number(row[name]))) for name in names]
+            what = Text(sentences.words(row["variant"]), "" if row["counts"] else "dim")
+            table.add_row(what, Text(answers.SHOWN.get(row["source"], row["source"])), *cells)
+        console.print()
+        console.print(table)
+        for line in (answers.asked(counted), answers.own_pictures(variants)):
+            if line:
+                console.print(Text(line, "dim"))
+    if variants or costs.get("calls"):
+        console.print(Text(f"Calls of services: {sentences.calls(costs)}."))
 
 
 def _tested(row: Row) -> bool:

@@ -35,7 +35,8 @@ from pipeline.evidence.edits import apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
 from pipeline.evidence.presence import phi
 from pipeline.images import RGB
-from pipeline.models.protocols import Classifier, RecordedAnswers, RegionEncoder
+from pipeline.models.protocols import Classifier, Floats, RecordedAnswers, RegionEncoder, YesNoModel
+from pipeline.models.questions import log_odds
 from pipeline.properties import CONTRARY
 from pipeline.records import SCHEMAS, matrix, table
 from pipeline.store import Shelf, key_of
@@ -48,7 +49,9 @@ CHUNK = 512
 RECORDED = "the model under test is a file of its answers, which can't be shown an edited picture"
 
 Answer = tuple[np.ndarray, np.ndarray]
-"""Scores and logits, over the classes."""
+"""Scores and logits, over the classes; NaN for those that weren't asked about."""
+Asked = tuple[str, Edit]
+"""A picture to show, and the class whose effect it is for."""
 
 
 def ablate(
@@ -86,7 +89,7 @@ def ablate(
     )  # fmt: skip
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
     bench = Bench(pictures, model, classes, shelf, count, progress)
-    rows = Rows(images, classes, _answers(predictions), bench.answers, says_yes_or_no(model))
+    rows = Rows(images, classes, _answers(predictions), bench.after, says_yes_or_no(model))
     used: list[list[Pair]]
     if audit.ablate.mode == "exhaustive":
         used, stopped = show_all(experiments, bench)
@@ -204,7 +207,7 @@ def run_race(
     audit: Audit,
     measures: pa.Table,
     alike: Callable[[str, str], bool],
-    show: Callable[[list[Edit]], None],
+    show: Callable[[list[Asked]], None],
     rows_of: Callable[[Experiment, list[Pair]], list[dict[str, Any]]],
 ) -> tuple[list[list[Pair]], list[str]]:
     """The pairs that a race over these experiments uses, and why each stopped (a key of race.STOPPED).
@@ -235,7 +238,7 @@ def run_race(
         if not given:
             break
         try:
-            show([edit for pairs in given.values() for pair in pairs for edit in pair.edits])
+            show([(lanes[n].label, edit) for n, pairs in given.items() for pair in pairs for edit in pair.edits])
         except BudgetReached:
             broke |= {number for number, lane in enumerate(lanes) if lane.left}
             break
@@ -248,8 +251,8 @@ def run_race(
 def show_all(experiments: list[Experiment], bench: Bench) -> tuple[list[list[Pair]], list[str]]:
     """Every pair, or those that the model's own budget reached for, and why each experiment stopped."""
     with contextlib.suppress(BudgetReached):
-        bench.show([edit for experiment in experiments for pair in experiment.pairs for edit in pair.edits])
-    used = [[p for p in e.pairs if all(edit.edit_id in bench.answers for edit in p.edits)] for e in experiments]
+        bench.show([(e.label, edit) for e in experiments for pair in e.pairs for edit in pair.edits])
+    used = [[p for p in e.pairs if all(bench.knows(e.label, edit) for edit in p.edits)] for e in experiments]
     complete = [len(pairs) == len(e.pairs) for e, pairs in zip(experiments, used, strict=True)]
     return used, ["exhaustive" if whole else "budget" for whole in complete]
 
@@ -295,7 +298,11 @@ def one_cue(cues: pa.Table, presence: pa.Table) -> Callable[[str, str], bool]:
 
 
 class Bench:
-    """Shows edited pictures to the model, each once: what an earlier run has seen comes from the cache."""
+    """Shows edited pictures to the model, each once: what an earlier run has seen comes from the cache.
+
+    A model that says Yes or No is asked about the experiment's own class alone: its score, margin and hit are of that
+    answer (see `Rows.of` and evidence/answers.py), while a classifier's margin and hit are against all other classes.
+    """
 
     def __init__(
         self,
@@ -313,14 +320,26 @@ class Bench:
         self.total = 0
         self.stopped = ""  # why the model answered no more
 
-    def show(self, edits: list[Edit]) -> None:
+    def key(self, label: str, edit: Edit) -> str:
+        """What an answer is kept under."""
+        return key_of(edit.edit_id, label) if says_yes_or_no(self.model) else edit.edit_id
+
+    def knows(self, label: str, edit: Edit) -> bool:
+        """Whether there is an answer about this class."""
+        return self.key(label, edit) in self.answers
+
+    def after(self, label: str, edit: Edit) -> Answer:
+        """The answer about this class."""
+        return self.answers[self.key(label, edit)]
+
+    def show(self, asked: list[Asked]) -> None:
         """Have the answers to these edits.
 
         Raises:
             BudgetReached: the model's own budget is spent; `answers` has those that it gave.
         """
-        specs = {edit.edit_id: edit for edit in edits if edit.edit_id not in self.answers}
-        missing = [specs[edit_id] for edit_id in sorted(specs) if edit_id not in self.cached]
+        specs = {key: one for one in asked if (key := self.key(*one)) not in self.answers}
+        missing = [(key, *specs[key]) for key in sorted(specs) if key not in self.cached]
         done, self.total = self.total, self.total + len(missing)
         try:
             for first in range(0, len(missing), CHUNK):
@@ -333,16 +352,22 @@ class Bench:
             self.answers |= _answers(self.shelf.read(sorted(specs)))
         self.progress(self.total, self.total)
 
-    def _show_chunk(self, chunk: list[Edit]) -> None:
-        logits = np.asarray(self.model.logits(self.pictures.edited(chunk)), dtype=np.float32)
+    def _show_chunk(self, chunk: list[tuple[str, str, Edit]]) -> None:
+        logits = self._logits(self.pictures.edited([edit for _, _, edit in chunk]), [label for _, label, _ in chunk])
         self.count("ablate", len(chunk))
         rows = {
-            "image_id": [edit.edit_id for edit in chunk],
+            "image_id": [key for key, _, _ in chunk],
             "predicted": surest(logits, self.classes),
             "logits": list(logits),
             "scores": list(scores_of(logits, says_yes_or_no(self.model))),
         }
         self.shelf.add(rows["image_id"], pa.table(rows, schema=SCHEMAS["predictions"]))
+
+    def _logits(self, pictures: list[RGB], labels: list[str]) -> Floats:
+        if isinstance(self.model, YesNoModel):
+            about = [[self.classes.index(label)] for label in labels]
+            return log_odds(self.model.answers(pictures, every=False, about=about), self.model.counts)
+        return np.asarray(self.model.logits(pictures), dtype=np.float32)
 
 
 class Rows:
@@ -353,7 +378,7 @@ class Rows:
         images: pa.Table,
         classes: Sequence[str],
         before: dict[str, Answer],
-        after: dict[str, Answer],
+        after: Callable[[str, Edit], Answer],
         yes_no: bool = False,
     ) -> None:
         self.group = dict(zip(images["image_id"].to_pylist(), images["group"].to_pylist(), strict=True))
@@ -379,7 +404,7 @@ class Rows:
                 }
                 for when, (scores, logits) in (
                     ("before", self.before[edit.image_id]),
-                    ("after", self.after[edit.edit_id]),
+                    ("after", self.after(experiment.label, edit)),
                 ):
                     distance = margin(logits, target, self.yes_no)
                     row[f"score_{when}"] = float(scores[target])

@@ -16,9 +16,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config import Audit
+from pipeline.evidence.absent import without_object
 from pipeline.evidence.answers import affirmed, by_prompt
+from pipeline.evidence.asking import Asker
 from pipeline.evidence.boxes import BoxFinder
-from pipeline.evidence.perception import answered_top_k_gaps, compare_prompts, without_evidence
+from pipeline.evidence.perception import (
+    answered_top_k_gaps,
+    compare_absent,
+    compare_prompts,
+    of_other_class,
+    without_evidence,
+)
 from pipeline.evidence.presence import Cues, find_cues, phi
 from pipeline.evidence.texts import text_embeddings
 from pipeline.geometry import Boxes, area, as_boxes, intersection
@@ -87,7 +95,7 @@ def measure(
     boxes = BoxFinder(cues.rows, detections, regions, assignments)
     colored = colored_regions(cues, regions, encoder, cache, count)
     region_gaps = ravl_columns(
-        cues, images, regions, assignments, labels, predicted, classes, audit, encoder, cache, count
+        cues, images, regions, assignments, labels, predicted, also, classes, audit, encoder, cache, count
     )
     rows: list[dict[str, Any]] = []
     chosen: dict[tuple[int, int], int] = {}
@@ -102,9 +110,9 @@ def measure(
         v = association.cramers_v(gaps.counts.table)
         overlap = object_overlap(images, half, cues, boxes, colored, audit, labels, classes)
         if isinstance(model, YesNoModel) and yes is not None:
-            top_k = answered_top_k_gaps(cues, half, labels, yes[0][np.array(model.counts)], audit)
+            top_k = answered_top_k_gaps(cues, half, labels, yes[0][np.array(model.counts)], audit, also)
         else:
-            top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit)
+            top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit, also)
         if split == "selection":
             chosen = select(cues, half, odds, gaps, overlap, attributes, audit, classes)
         nonzero = (cues.scores[half] > 0).sum(axis=0)
@@ -139,11 +147,26 @@ def measure(
         progress(done + 1, len(halves))
     variants: list[dict[str, Any]] = []
     if isinstance(model, YesNoModel) and yes is not None:
-        leading = {c: number for (c, number), turn in chosen.items() if turn == 0}
-        baseline = without_evidence(model, len(classes), count, skip)
+        worth: dict[int, list[int]] = {}
+        for c, number in sorted(chosen, key=lambda pair: chosen[pair]):
+            worth.setdefault(c, []).append(number)
+        leading = {c: numbers[0] for c, numbers in worth.items()}
+        asker = Asker(model, classes, cache, count)
+        habits = without_evidence(asker, skip)
         variants = compare_prompts(
-            model, yes, said, halves["estimation"], labels, leading, baseline, cues, classes, audit
+            model, yes, said, halves["estimation"], labels, also, leading, habits, cues, classes, audit
         )
+        if audit.measure.absent and not isinstance(model, RecordedAnswers):
+            made = without_object(images, halves["estimation"], boxes, audit, classes)
+            lacking = [label for c, label in enumerate(classes) if not any(one.label == c for one in made)]
+            if detector is None:
+                skip("pictures with their object masked or removed", "no detector is configured to find the object")
+            elif lacking:
+                skip(
+                    f"pictures of {', '.join(lacking)} with the object masked or removed",
+                    "in none of them a detector found all of the object, and enough beside it",
+                )
+            variants += compare_absent(asker, made, images, load, worth, habits, cues, audit, skip)
     return {
         "cues": table("cues", cues.rows),
         "presence": cues.presence_table(),
@@ -312,17 +335,27 @@ def object_overlap(
 
 
 def top_k_gaps(
-    cues: Cues, half: NDArray[np.bool_], labels: NDArray, predicted: NDArray, n_classes: int, audit: Audit
+    cues: Cues,
+    half: NDArray[np.bool_],
+    labels: NDArray,
+    predicted: NDArray,
+    n_classes: int,
+    audit: Audit,
+    also: NDArray[np.bool_] | None = None,
 ) -> dict[str, Reals]:
-    """SpurLens' gaps with the K highest and lowest presence scores, and the best of as many random orderings."""
+    """SpurLens' gaps with the K highest and lowest presence scores, and the best of as many random orderings.
+
+    `also`: see `of_other_classes`.
+    """
     scores, y, p = cues.scores[half], labels[half], predicted[half]
+    too = None if also is None else also[half]
     k, n_cues = audit.measure.top_k, len(cues.rows)
     finite = np.nan_to_num(scores, neginf=-1.0, nan=-1.0)
-    pa, hr = spurlens.top_k_gaps(finite, y, p, n_classes, np.random.default_rng([audit.seed, 23]), k)
+    pa, hr = spurlens.top_k_gaps(finite, y, p, n_classes, np.random.default_rng([audit.seed, 23]), k, too)
     null = {name: np.full((n_classes, n_cues), np.nan) for name in ("null_pa_gap_top_k", "null_hr_gap_top_k")}
     for c in range(n_classes):
         rng = np.random.default_rng([audit.seed, 29, c])
-        for name, members in (("null_pa_gap_top_k", y == c), ("null_hr_gap_top_k", y != c)):
+        for name, members in (("null_pa_gap_top_k", y == c), ("null_hr_gap_top_k", of_other_class(y, c, too))):
             if n_cues and members.sum() >= 2:
                 null[name][c] = spurlens.matched_null((p[members] == c).astype(np.float64), n_cues, rng, k).expected
     return {"pa_gap_top_k": pa, "hr_gap_top_k": hr, **null}
@@ -335,6 +368,7 @@ def ravl_columns(
     assignments: pa.Table,
     labels: NDArray,
     predicted: NDArray,
+    also: NDArray[np.bool_] | None,
     classes: Sequence[str],
     audit: Audit,
     encoder: RegionEncoder | None,
@@ -364,11 +398,12 @@ def ravl_columns(
         position = np.cumsum(kept) - 1
         inside = kept[where]
         args = (member[inside], position[where[inside]])
-        seen = ravl.memberships(*args, labels[kept], predicted[kept], n_clusters, len(classes))
+        too = None if also is None else also[kept]
+        seen = ravl.memberships(*args, labels[kept], predicted[kept], n_clusters, len(classes), too)
         gap = ravl.performance_gap(seen.n_in, seen.correct_in, seen.n_out, seen.correct_out)
         influence = np.full(n_clusters, np.nan)
         if scores is not None:
-            influence = ravl.influence(*args, scores[inside], labels[kept], predicted[kept], gap.by_label)
+            influence = ravl.influence(*args, scores[inside], labels[kept], predicted[kept], gap.by_label, too)
         for number, cluster in numbered:
             columns["ravl_gap"][:, number] = gap.by_label[cluster]
             columns["ravl_total_gap"][:, number] = gap.total[cluster]

@@ -36,7 +36,8 @@ def predict(
     """Logits, scores and the surest class of each image; of a multimodal LLM also every answer.
 
     Raises:
-        UserError: a budget doesn't reach for all images; what was answered is kept.
+        UserError: a budget doesn't reach for all images; what was answered is kept. There is no partial table: images
+            come class by class, and every later number would be of those classes alone that were reached.
     """
     ids = images["image_id"].to_pylist()
     found = _found(images, classes, model, load)

@@ -9,8 +9,8 @@ Phrases of all classes that mean the same get one name, and every attribute name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.errors import BudgetReached
 from pipeline.evidence.answers import affirmed, says_yes_or_no
 from pipeline.evidence.synonyms import PROMPT, one_name_each
 from pipeline.evidence.texts import text_embeddings
+from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Attribute, Classifier, Proposer, RecordedAnswers, RegionEncoder
 from pipeline.models.union_proposer import also
 from pipeline.models.words import names_class
@@ -33,6 +34,7 @@ def propose(
     images: pa.Table,
     predictions: pa.Table,
     captions: pa.Table,
+    annotations: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
@@ -53,21 +55,22 @@ def propose(
         image_id: frozenset(name for name, yes in zip(classes, row, strict=True) if yes)
         for image_id, row in zip(predictions["image_id"].to_pylist(), said, strict=True)
     }
-    texts: dict[str, list[str]] = {audit.words(name): [] for name in classes}
-    seen: list[tuple[str, frozenset[str], str]] = []  # label, classes that the model says are there, caption
+    others = other_labels(annotations)
+    seen: list[Captioned] = []
     for image_id, label, split in zip(
         images["image_id"].to_pylist(), images["label"].to_pylist(), images["split"].to_pylist(), strict=True
     ):
         if image_id in by_image and (audit.no_split or split == "selection"):
-            texts[audit.words(label)].append(by_image[image_id])
-            seen.append((label, answers[image_id], by_image[image_id]))
+            too = others.get(image_id, frozenset())
+            seen.append(Captioned(label, too, answers[image_id], by_image[image_id]))
+    texts = captions_for("", seen, classes, audit)
     if hasattr(proposer, "ahead"):
         proposer.ahead(list(texts), texts)
     found: dict[str, list[Attribute]] = {}
     unfinished: dict[str, list[str]] = {}  # why, and the classes
     for done, name in enumerate(classes):
         try:
-            proposals = proposer.propose(audit.words(name), list(texts), texts)
+            proposals = proposer.propose(audit.words(name), list(texts), captions_for(name, seen, classes, audit))
         except BudgetReached as stop:
             unfinished.setdefault(str(stop), []).extend(classes[done:])
             break
@@ -124,6 +127,26 @@ def merged(
     return rows
 
 
+@dataclass(frozen=True)
+class Captioned:
+    """A picture of the selection half: its label, the classes that it is of too, those that the model says are there,
+    and its caption."""
+
+    label: str
+    also: Collection[str]
+    said: Collection[str]
+    caption: str
+
+
+def captions_for(name: str, seen: Sequence[Captioned], classes: Sequence[str], audit: Audit) -> dict[str, list[str]]:
+    """The captions by each class's words; among other classes' none of a picture that is of the class `name` too."""
+    texts: dict[str, list[str]] = {audit.words(other): [] for other in classes}
+    for one in seen:
+        if name not in one.also:
+            texts[audit.words(one.label)].append(one.caption)
+    return texts
+
+
 OTHERS = "other pictures"
 
 
@@ -132,18 +155,19 @@ def of_errors(
     audit: Audit,
     name: str,
     classes: Sequence[str],
-    seen: Sequence[tuple[str, frozenset[str], str]],
+    seen: Sequence[Captioned],
     known: Sequence[Attribute],
 ) -> list[Attribute]:
     """What the captions of other classes' pictures that the model takes for this class have in common, and new.
 
     Args:
-        seen: (label, what the model says is there, caption) of the selection half.
+        seen: the pictures of the selection half; to take one for a class that it is of too is no error.
         known: attributes that are proposed already. A class's own name is no cue but a confusion of classes.
     """
     words = audit.words(name)
-    taken = [caption for label, said, caption in seen if label != name and name in said]
-    others = [caption for label, said, caption in seen if label != name and name not in said]
+    strangers = [one for one in seen if one.label != name and name not in one.also]
+    taken = [one.caption for one in strangers if name in one.said]
+    others = [one.caption for one in strangers if name not in one.said]
     if not taken or not others:
         return []
     found = proposer.propose(words, [audit.words(c) for c in classes], {words: taken, OTHERS: others})

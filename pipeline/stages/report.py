@@ -12,7 +12,18 @@ from pipeline.stages.ablate import Pictures, redo_edit
 from pipeline.store import write_text
 
 VERSION = 1
-TABLES = ("findings", "images", "edits", "untested", "quarantine", "attributes", "cues", "clusters")
+TABLES = (
+    "findings",
+    "images",
+    "edits",
+    "untested",
+    "quarantine",
+    "attributes",
+    "cues",
+    "clusters",
+    "variants",
+    "answers",
+)
 
 
 def report(*, context: Context) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.config import Audit
-from pipeline.evidence.experiments import Planner, pairs_for
+from pipeline.evidence.experiments import Planner, donor_patches, pairs_for
 from pipeline.evidence.manipulation import in_words
 from pipeline.geometry import area, as_boxes, intersection
 from pipeline.records import PROPERTIES, table
@@ -141,3 +141,36 @@ def test_a_picture_of_another_label_that_shows_the_class_too_is_no_other(planner
     assert planner.label[SHARED] == "boat" and planner.shows(SHARED, "car")
     everyone = [i for i in planner.estimation if planner.label[i] == "boat" and not planner.present(i, "scene:tilted")]
     assert len(everyone) == 10 and edited < set(everyone) and SHARED not in edited
+
+
+def test_no_donor_of_a_background_or_a_patch_shows_the_class_too(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the donors of the other class are of the class too."""
+    both = {i for i in planner.selection if planner.label[i] == "car" and int(i[1:]) % 8 < 4}
+    monkeypatch.setattr(planner, "_others", {i: frozenset({"boat"}) for i in both})
+    for removal in (True, False):
+        pairs, reason = pairs_for(planner, "boat", "scene:beach", "removal" if removal else "insertion")
+        donors = {arm.spec["donor"] for pair in pairs for arm in pair.edits}
+        assert not reason and {planner.label[donor] for donor in donors} == {"car"} and not donors & both
+    rng = np.random.default_rng(0)
+    assert not {patch[0] for patch in donor_patches(planner, "boat", "thing:buoy", rng)} & both
+
+
+def test_a_patch_of_a_picture_of_both_classes_avoids_both_objects(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = {i: frozenset({"boat", "car"} - {planner.label[i]}) for i in planner.selection}
+    monkeypatch.setattr(planner, "_others", everyone)
+    monkeypatch.setattr(planner.boxes, "object", lambda i, words: as_boxes([OBJECT if words == "car" else OTHER]))
+    patches = donor_patches(planner, "boat", "thing:buoy", np.random.default_rng(0))
+    assert {planner.label[donor] for donor, *_ in patches} == {"boat", "car"}
+    assert all(len(avoid) == (1 if planner.label[donor] == "boat" else 2) for donor, _, _, avoid in patches)
+
+
+def test_no_picture_is_its_own_background(planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a split a picture could be drawn as the donor of its own background."""
+    monkeypatch.setattr(planner, "selection", planner.estimation)
+    for direction in ("removal", "insertion"):
+        for pair in pairs_for(planner, "boat", "scene:beach", direction)[0]:
+            assert all(arm.spec["donor"] != arm.image_id for arm in pair.edits)

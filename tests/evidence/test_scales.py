@@ -13,6 +13,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.evidence.scales import fitted
 from pipeline.models.calibration import calibrated, check
+from pipeline.records import table
 
 
 def folder(calibration: list | None = None, detect: bool = True, **audit: Any) -> Any:
@@ -38,6 +39,7 @@ def folder(calibration: list | None = None, detect: bool = True, **audit: Any) -
     tables = {
         "images": pa.table({"image_id": ids, "label": labels.tolist(), "split": splits.tolist()}),
         "detections": pa.table(rows),
+        "annotations": table("annotations", []),
     }
     chosen = {"kind": "clip_regions", **({"calibration": calibration} if calibration else {})}
     raw = {

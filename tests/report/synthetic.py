@@ -232,6 +232,14 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
     )
 
 
+def variant(**columns: Any) -> dict[str, Any]:
+    """A row of the table of variants."""
+    row = {"label": "boat", "variant": "is there", "source": "other classes", "counts": True, "cue_id": "cue0"}
+    row |= {"n_present": 45, "n_absent": 315, **around("pa", 0.8, 0.1), **around("hr", 0.06, 0.02)}
+    row |= {"pa_gap_top_k": 0.31, "hr_gap_top_k": 0.12, "neither": 0.0, "blank_yes": 0.02, "no_image_yes": 0.4}
+    return row | columns
+
+
 def run(labels: list[str]) -> dict[str, Any]:
     """What run.json would say."""
     return {

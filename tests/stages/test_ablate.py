@@ -62,8 +62,8 @@ def rows_of(made: Experiment, pairs: list[Pair]) -> list[dict[str, Any]]:
     return rows
 
 
-def race(budget: int = 20_000) -> tuple[list[list[Pair]], list[str], list[list[Edit]]]:
-    shown: list[list[Edit]] = []
+def race(budget: int = 20_000) -> tuple[list[list[Pair]], list[str], list[list[tuple[str, Edit]]]]:
+    shown: list[list[tuple[str, Edit]]] = []
     used, stopped = run_race(EXPERIMENTS, audit(budget), MEASURES, lambda a, b: False, shown.append, rows_of)
     return used, stopped, shown
 
@@ -92,7 +92,8 @@ def test_a_race_run_again_shows_the_same_edits_in_the_same_rounds() -> None:
 @pytest.mark.parametrize("budget", [0, 10, 24, 40])
 def test_the_budget_holds_and_goes_to_the_most_promising(budget: int) -> None:
     used, stopped, shown = race(budget)
-    spent = {edit.edit_id for edits in shown for edit in edits}
+    assert {label for asked in shown for label, _ in asked} <= {"boat"}
+    spent = {edit.edit_id for asked in shown for _, edit in asked}
     assert len(spent) <= budget
     assert sum(2 * len(pairs) for pairs in used) == len(spent)
     had = [bool(pairs) for pairs in used]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from pipeline.errors import BudgetReached
 from pipeline.records import table
 from pipeline.stages.caption import caption
 
@@ -19,8 +20,14 @@ class Says:
         return list(self.texts)
 
 
-def run(captioner: object) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+class Poor(Says):
+    def captions(self, images: list) -> list[str | None]:
+        raise BudgetReached("the budget of 2 calls is spent", super().captions(images))
+
+
+def run(captioner: object, postponed: list[str] | None = None) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     skipped: list[tuple[str, str]] = []
+    later: list[str] = [] if postponed is None else postponed
     images = pa.table({"image_id": ["x", "y", "z"]})
     tables = caption(
         images,
@@ -28,6 +35,7 @@ def run(captioner: object) -> tuple[list[tuple[str, str]], list[tuple[str, str]]
         captioner=captioner,  # type: ignore[arg-type]
         load=lambda images: [None] * len(images),  # type: ignore[misc]
         skip=lambda what, why: skipped.append((what, why)),
+        postpone=later.extend,
     )
     return [tuple(row.values()) for row in tables["captions"].to_pylist()], skipped  # type: ignore[misc]
 
@@ -40,3 +48,10 @@ def test_silence_is_told() -> None:
 
 def test_an_image_that_the_data_give_no_caption_has_no_row() -> None:
     assert run(Says("a dog", None, "a cat")) == ([("x", "a dog"), ("z", "a cat")], [])
+
+
+def test_a_budget_that_is_spent_keeps_the_captions_so_far_and_leaves_the_others_for_later() -> None:
+    postponed: list[str] = []
+    rows, ((what, why),) = run(Poor("a dog", None, "a cat"), postponed)
+    assert rows == [("x", "a dog"), ("z", "a cat")] and postponed == ["y"]
+    assert what == "captions of 1 images (y)" and "budget of 2 calls" in why and "caption.budget" in why

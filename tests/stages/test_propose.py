@@ -33,6 +33,7 @@ def tables(rows: list[tuple[str, str, str, str]]) -> dict[str, pa.Table]:
         "images": table("images", images),
         "predictions": table("predictions", predictions),
         "captions": table("captions", captions),
+        "annotations": table("annotations", []),
     }
 
 
