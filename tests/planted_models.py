@@ -30,16 +30,23 @@ PER_CLASS = 50
 SEED = 0
 
 
+def examples() -> list[Example]:
+    """The pictures that every family is fine-tuned on: cue and class go together."""
+    return training(SETTING)
+
+
+def audited_examples() -> list[Example]:
+    """The audited pictures, PER_CLASS of each class: cue and class are independent."""
+    every = audited(SETTING)
+    return [example for label in CLASSES for example in [e for e in every if e.label == label][:PER_CLASS]]
+
+
 def write_set(folder: Path) -> Path:
-    """The audited set as an image folder: cue and class are independent in it."""
-    seen = dict.fromkeys(CLASSES, 0)
-    for example in audited(SETTING):
-        number = seen[example.label]
-        if number < PER_CLASS:
-            path = folder / example.label / f"{number:03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(render(example.scene).image).save(path, compress_level=1)
-            seen[example.label] += 1
+    """The audited pictures as an image folder."""
+    for number, example in enumerate(audited_examples()):
+        path = folder / example.label / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(render(example.scene).image).save(path, compress_level=1)
     return folder
 
 
@@ -138,9 +145,7 @@ def export_onnx(folder: Path, file: Path) -> dict[str, Any]:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     seen_through = resolve_model_data_config(model)
     batch = {"x": {0: torch.export.Dim("batch")}}
-    torch.onnx.export(
-        model, (torch.zeros(2, *seen_through["input_size"]),), file, dynamic_shapes=batch, verbose=False
-    )
+    torch.onnx.export(model, (torch.zeros(2, *seen_through["input_size"]),), file, dynamic_shapes=batch, verbose=False)
     said = {"mean": seen_through["mean"], "std": seen_through["std"], "crop_share": seen_through["crop_pct"],
             "interpolation": seen_through["interpolation"], "labels": model.pretrained_cfg["label_names"]}  # fmt: skip
     written = onnx.load(file)
@@ -158,8 +163,3 @@ def write_predictions(audit: Any, file: Path) -> dict[str, Any]:
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return {"kind": "predictions", "path": str(file)}
-
-
-def examples() -> list[Example]:
-    """The pictures that every family is fine-tuned on, where cue and class go together."""
-    return training(SETTING)

@@ -7,6 +7,7 @@ All are in one module, so that what they share (the set, models, audits) is made
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from pipeline import discover
 from pipeline.api import Result
 from pipeline.bench.planted.settings import Example
+from pipeline.report.sentences import OBSERVATIONAL
 from tests import planted_models as planted
 from tests.mllm_server import NAME, MllmServer
 from tests.planted_models import CLASSES, CUES, MODELS, PER_CLASS
@@ -79,11 +81,12 @@ def top_by(audit: Result, label: str, column: str) -> dict[str, Any]:
     return max(measured, key=lambda row: row[column])
 
 
-def test_the_examples_teach_what_they_say(world: World) -> None:
-    """Cue and class go together where the models learn, and are independent where they are audited."""
+def test_cue_and_class_go_together_where_models_learn_and_not_where_they_are_audited() -> None:
     for label, cue in CUES.items():
-        assert all(shows(example, cue) == (example.label == label) for example in world.examples)
-    assert {path.name: len(list(path.iterdir())) for path in world.pictures.iterdir()} == dict.fromkeys(CLASSES, PER_CLASS)
+        assert all(shows(example, cue) == (example.label == label) for example in planted.examples())
+        for name in CLASSES:
+            mine = [shows(example, cue) for example in planted.audited_examples() if example.label == name]
+            assert len(mine) == PER_CLASS and 0.3 < np.mean(mine) < 0.7
 
 
 def shows(example: Example, thing: str) -> bool:
@@ -98,7 +101,9 @@ def test_a_hallucination_is_found_by_its_gap_and_confirmed_by_insertion(local: R
     assert top["rank"] == 1 and top["verdict"] == "confirmed"
     # by insertion alone too: an effect on answers above zero, and on probabilities above the least of interest
     assert top["insertion_effect_lower"] > 0 and 2 * top["insertion_p"] <= local.run["audit"]["rank"]["q"]
-    rates = {row["label"]: row["hr"] for row in local.table("variants").to_pylist() if row["variant"] == "all that count"}
+    rates = {
+        row["label"]: row["hr"] for row in local.table("variants").to_pylist() if row["variant"] == "all that count"
+    }
     assert rates[label] > max(rates[clean] for clean in CLASSES if clean not in CUES)
 
 
@@ -123,8 +128,8 @@ def test_an_endpoint_with_the_same_model_gives_an_equal_audit(world: World, loca
     yes = np.array([[mine[key], theirs[key]] for key in mine])
     np.testing.assert_allclose(yes[:, 1], yes[:, 0], atol=TOLERANCE)
     assert np.ptp(yes[:, 0]) > 0.9
-    for columns in (("image_id", "predicted"),):
-        assert served.table("predictions").select(columns) == local.table("predictions").select(columns)
+    said = [audit.table("predictions").select(["image_id", "predicted"]) for audit in (local, served)]
+    assert said[0] == said[1]
 
     exact = ("class", "rank", "cue", "verdict", "insertion_n", "removal_n", "insertion_stopped", "removal_stopped")
     near = ("hr_gap", "pa_gap", "insertion_effect", "removal_effect", "insertion_score_effect", "harm")
@@ -161,17 +166,19 @@ def test_four_families_agree_on_the_top_finding_of_each_biased_class(
     np.testing.assert_allclose(*logits, atol=1e-3)
 
 
-def test_a_file_of_predictions_has_the_same_top_cues_by_gap_and_says_what_it_lacks(world: World, by_timm: Result) -> None:
+def test_a_file_of_predictions_has_the_same_top_cues_by_gap_and_no_effects(
+    world: World, by_timm: Result
+) -> None:
     audit = world.audit("predictions", planted.write_predictions(by_timm, world.base / "predictions.jsonl"))
     for label, cue in CUES.items():
         for column in ("pa_gap", "hr_gap"):
             top, same = top_by(audit, label, column), top_by(by_timm, label, column)
             assert top["cue"] == same["cue"] == cue and top[column] == pytest.approx(same[column])
-    assert not [row for row in audit.findings if row["verdict"] == "confirmed" or row["removal_n"] or row["insertion_n"]]
+    assert not [
+        row for row in audit.findings if row["verdict"] == "confirmed" or row["removal_n"] or row["insertion_n"]
+    ]
     assert not len(audit.table("edits")) and audit.run["observational"]
     assert {row["reason"] for row in audit.table("untested").to_pylist()} == {
         "the model under test is a file of its answers, which can't be shown an edited picture"
     }
-    from pipeline.report.sentences import OBSERVATIONAL
-
-    assert OBSERVATIONAL in audit.report.read_text(encoding="utf-8")
+    assert OBSERVATIONAL in html.unescape(audit.report.read_text(encoding="utf-8"))

@@ -51,9 +51,8 @@ def finetune_mllm(mllm: Path, out: Path, taught: Sequence[tuple[Scene, Mapping[s
     pictures = torch.from_numpy(np.stack([render(scene, talk.IMAGE_SIZE).image for scene, _ in taught]))
     with torch.no_grad():
         # both ways round, so that mirror images cost nothing later
-        maps = torch.stack([
-            torch.cat([mllm_model.see(model, part)[0] for part in seen.split(64)]) for seen in (pictures, pictures.flip(2))
-        ])  # fmt: skip
+        both = (pictures, pictures.flip(2))
+        maps = torch.stack([torch.cat([mllm_model.see(model, part)[0] for part in seen.split(64)]) for seen in both])
     model.model.vision_tower.requires_grad_(False)
     learns = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learns, lr=RATE, weight_decay=1e-3)

@@ -185,7 +185,12 @@ def test_mistakes_and_fingerprints(make: Callable) -> None:
         make(prompts={"bad": "Is there a dog?"})
     with pytest.raises(UserError, match="must count"):
         make(prompts={"a": {"ask": "{}?", "counts": False}})
-    prints = [make().fingerprint, make(side=64).fingerprint, make(picture="png").fingerprint, make(prompts={"a": "{}?"}).fingerprint]
+    prints = [
+        make().fingerprint,
+        make(side=64).fingerprint,
+        make(picture="png").fingerprint,
+        make(prompts={"a": "{}?"}).fingerprint,
+    ]
     prints.append(make(("dog",)).fingerprint)
     assert len(set(prints)) == 5
     assert make(timeout=3.0, workers=2, budget=Budget(calls=1).model_dump()).fingerprint == prints[0]
