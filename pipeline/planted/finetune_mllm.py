@@ -68,10 +68,9 @@ def finetune_mllm(mllm: Path, out: Path, taught: Sequence[tuple[Scene, Mapping[s
             rows = [talk.encode_row(_turns(taught[k][1], rng), encode) for k in chosen]
             batch = {name: torch.from_numpy(v) for name, v in talk.collate(rows, tokenizer.pad_token_id).items()}
             turned = torch.from_numpy(rng.integers(0, 2, len(chosen)))
-            with torch.autocast("cpu", torch.bfloat16):
-                seen = maps[turned, torch.from_numpy(chosen)].flatten(2).permute(0, 2, 1)
-                said = mllm_model.talk_loss(model, model.model.multi_modal_projector(seen), batch)
-                loss = said["answer"] + said["caption"]  # the latter is here the end of each answer
+            seen = maps[turned, torch.from_numpy(chosen)].flatten(2).permute(0, 2, 1)
+            said = mllm_model.talk_loss(model, model.model.multi_modal_projector(seen), batch)
+            loss = said["answer"] + said["caption"]  # the latter is here the end of each answer
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
