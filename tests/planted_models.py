@@ -26,7 +26,7 @@ SETTING = Setting(
     "development", "two cues", CLASSES, tuple((label, Cue("object", cue)) for label, cue in CUES.items()), 1.0,
     "resnet", 5,
 )  # fmt: skip
-PER_CLASS = 50
+PER_CLASS = 40
 SEED = 0
 
 
@@ -62,8 +62,8 @@ def audit_of(pictures: Path, cache: Path, model: dict[str, Any]) -> Audit:
                 "name": str(MODELS / "detector" / "detector.pt"),
                 "text_model": f"local-dir:{MODELS / 'clip'}",
             },
-            "ablate": {"fills": ["mean"], "images": 24, "budget": 200},
-            "measure": {"top_k": 20},
+            "ablate": {"fills": ["mean"], "images": 24, "budget": 300},
+            "measure": {"top_k": 20, "max_per_class": 2},
             "cache": str(cache),
             "device": "cpu",
             "seed": SEED,

@@ -100,7 +100,7 @@ def test_a_hallucination_is_found_by_its_gap_and_confirmed_by_insertion(local: R
     assert top_by(local, label, "hr_gap_top_k")["cue"] == cue
     assert top["rank"] == 1 and top["verdict"] == "confirmed"
     # by insertion alone too: an effect on answers above zero, and on probabilities above the least of interest
-    assert top["insertion_effect_lower"] > 0 and 2 * top["insertion_p"] <= local.run["audit"]["rank"]["q"]
+    assert top["insertion_effect_lower"] > 0 and top["insertion_p"] <= local.run["audit"]["rank"]["q"]
     rates = {
         row["label"]: row["hr"] for row in local.table("variants").to_pylist() if row["variant"] == "all that count"
     }
