@@ -23,9 +23,14 @@ CUES = {"guitar": "clock", "sailboat": "buoy"}
 LISTED = ("buoy", "clock", "tree", "hat", "chair", "bottle")
 """What somebody would suspect, of every class."""
 SETTING = Setting(
-    "development", "two cues", CLASSES, tuple((label, Cue("object", cue)) for label, cue in CUES.items()), 1.0,
-    "resnet", 5,
-)  # fmt: skip
+    "development",
+    "two cues",
+    CLASSES,
+    tuple((label, Cue("object", cue)) for label, cue in CUES.items()),
+    strength=1.0,
+    family="resnet",
+    seed=3,
+)
 PER_CLASS = 40
 SEED = 0
 

@@ -166,9 +166,7 @@ def test_four_families_agree_on_the_top_finding_of_each_biased_class(
     np.testing.assert_allclose(*logits, atol=1e-3)
 
 
-def test_a_file_of_predictions_has_the_same_top_cues_by_gap_and_no_effects(
-    world: World, by_timm: Result
-) -> None:
+def test_a_file_of_predictions_has_the_same_top_cues_by_gap_and_no_effects(world: World, by_timm: Result) -> None:
     audit = world.audit("predictions", planted.write_predictions(by_timm, world.base / "predictions.jsonl"))
     for label, cue in CUES.items():
         for column in ("pa_gap", "hr_gap"):
