@@ -26,8 +26,9 @@ from tests.planted_models import CLASSES, CUES, MODELS, PER_CLASS
 
 pytestmark = pytest.mark.slow
 
-TOLERANCE = 2e-3
-"""Of a probability of Yes from an endpoint: it lists five tokens, and a batch of one isn't computed as a batch is."""
+TOLERANCE = 1e-5
+"""Of a probability of Yes from an endpoint, and of what is made of them: a batch of one isn't computed as larger ones
+are, and five listed tokens leave out the rarer spellings of Yes and No. Measured: 2e-6."""
 
 
 class World:
@@ -136,7 +137,8 @@ def test_an_endpoint_with_the_same_model_gives_an_equal_audit(world: World, loca
     ours, others = list(local.findings), list(served.findings)
     assert [[row[name] for name in exact] for row in others] == [[row[name] for name in exact] for row in ours]
     for name in near:
-        np.testing.assert_allclose([row[name] for row in others], [row[name] for row in ours], atol=0.01, err_msg=name)
+        both = ([row[name] for row in audit] for audit in (others, ours))
+        np.testing.assert_allclose(*both, atol=TOLERANCE, err_msg=name)
     spent = served.run["costs"]
     assert spent["calls"] == server.calls and spent["retries"] == 0
 
