@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,7 @@ VERSION = 1
 REASONING_TOKENS = 1024
 ANSWER_TOKENS = 16
 TOP = 5
+Format = Literal["jpeg", "png"]
 
 
 def openai_vision(
@@ -38,6 +39,7 @@ def openai_vision(
     prompts: Prompts = SPURLENS,  # type: ignore[assignment]
     samples: Annotated[int, Field(ge=1)] = 5,
     side: Annotated[int, Field(ge=16)] = 768,
+    picture: Format = "jpeg",
     workers: Annotated[int, Field(ge=1)] = 8,
     budget: Budget = Budget(),
     price: Price | None = None,
@@ -55,7 +57,8 @@ def openai_vision(
         model, base_url, api_key_env, budget, price, retries, timeout: as of the proposer `openai`.
         prompts: name to question with `{}` for the class, or `{ask: ..., reasoning: true, counts: false}`.
         samples: answers to each question where there are no log-probabilities.
-        side: pixels of the longer side of a picture as it is sent (JPEG).
+        side: most pixels of the longer side of a picture as it is sent.
+        picture: jpeg (quality 95), or png, which changes no pixel and takes several times as many bytes.
         workers: calls at once.
         temperature: null for models that refuse one.
 
@@ -75,17 +78,18 @@ def openai_vision(
         ledger=ledger,
         section="model",
     )
-    asker = Endpoint(client, samples, side, workers)
+    asker = Endpoint(client, samples, side, workers, picture)
     return YesNoClassifier(classes, check_prompts(prompts), asker.ask, lambda: asker.fingerprint, asker.cost)
 
 
 class Endpoint:
     """Asks through a client; see `openai_vision`."""
 
-    def __init__(self, client: ChatClient, samples: int, side: int, workers: int) -> None:
-        self.client, self.samples, self.side, self.workers = client, samples, side, workers
+    def __init__(self, client: ChatClient, samples: int, side: int, workers: int, picture: Format = "jpeg") -> None:
+        self.client, self.samples, self.side, self.workers, self.picture = client, samples, side, workers, picture
         options = {"model": client.model, "base_url": client.base_url, "temperature": client.temperature}
-        self.fingerprint = of_options("openai_vision", {**options, "v": VERSION, "samples": samples, "side": side})
+        sent = {"side": side, **({} if picture == "jpeg" else {"picture": picture})}
+        self.fingerprint = of_options("openai_vision", {**options, "v": VERSION, "samples": samples, **sent})
 
     def ask(self, asked: Sequence[Asked]) -> list[Answer]:
         """An answer each, in order.
@@ -96,7 +100,7 @@ class Endpoint:
         pictures: dict[int, str] = {}
         for one in asked:
             if one.image is not None and id(one.image) not in pictures:
-                pictures[id(one.image)] = data_uri(one.image, self.side)
+                pictures[id(one.image)] = data_uri(one.image, self.side, self.picture)
         if not asked:
             return []
         first = self._answer(asked[0], pictures)  # alone: it may find out what the server doesn't know
@@ -185,12 +189,13 @@ def picture_part(uri: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": uri}}
 
 
-def data_uri(image: RGB, side: int) -> str:
-    """A picture, reduced to at most `side` pixels, as a JPEG data URI."""
+def data_uri(image: RGB, side: int, kind: Format = "jpeg") -> str:
+    """A picture, reduced to at most `side` pixels, as a data URI."""
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=95, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    how: dict[str, Any] = {"quality": 95, "subsampling": 0} if kind == "jpeg" else {"compress_level": 1}
+    picture.save(buffer, kind.upper(), **how)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

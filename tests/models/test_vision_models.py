@@ -126,6 +126,18 @@ def test_a_question_without_a_picture(server: Server, make: Callable) -> None:
     assert make().answers([None]).yes[0, 0] == pytest.approx([0.3] * 3, abs=1e-3)
 
 
+def test_a_picture_as_png_loses_nothing(server: Server, make: Callable) -> None:
+    server.always = bright_dogs
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    for options, same in (({"picture": "png"}, True), ({}, False)):
+        make(("dog",), **options).logits([noise])
+        assert np.array_equal(shown(server.requests[-1]), noise) == same
+    make(("dog",), picture="png", side=16).logits([noise])
+    assert shown(server.requests[-1]).shape == (11, 16, 3)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="picture"):
+        make(picture="gif")
+
+
 def test_a_budget_stops_and_what_was_answered_is_kept(server: Server, make: Callable) -> None:
     server.always = bright_dogs
     pictures = [picture(level) for level in range(0, 250, 10)]
@@ -173,9 +185,14 @@ def test_mistakes_and_fingerprints(make: Callable) -> None:
         make(prompts={"bad": "Is there a dog?"})
     with pytest.raises(UserError, match="must count"):
         make(prompts={"a": {"ask": "{}?", "counts": False}})
-    prints = [make().fingerprint, make(side=64).fingerprint, make(prompts={"a": "{}?"}).fingerprint]
+    prints = [
+        make().fingerprint,
+        make(side=64).fingerprint,
+        make(picture="png").fingerprint,
+        make(prompts={"a": "{}?"}).fingerprint,
+    ]
     prints.append(make(("dog",)).fingerprint)
-    assert len(set(prints)) == 4
+    assert len(set(prints)) == 5
     assert make(timeout=3.0, workers=2, budget=Budget(calls=1).model_dump()).fingerprint == prints[0]
 
 

@@ -289,7 +289,7 @@ def scene_of(
     if hidden:
         main = [strangers[int(rng.integers(len(strangers)))]] if rng.random() < 0.5 else []
     by_kind = {cue.kind: cue for cue in shown}
-    extra = [by_kind["object"].name] if "object" in by_kind else []
+    extra = sorted(cue.name for cue in shown if cue.kind == "object")
     things = [*main, *extra, *guests, *beside[: int(rng.integers(0, 3))]]
     places = tuple(b for b in words.backgrounds if b not in used)
     scene = sample_scene(
