@@ -103,7 +103,9 @@ def test_a_hallucination_is_found_by_its_gap_and_confirmed_by_insertion(local: R
     # by insertion alone too: an effect on answers above zero, and on probabilities above the least of interest
     assert top["insertion_effect_lower"] > 0 and top["insertion_p"] <= local.run["audit"]["rank"]["q"]
     rates = {
-        row["label"]: row["hr"] for row in local.table("variants").to_pylist() if row["variant"] == "all that count"
+        row["label"]: row["hr"]
+        for row in local.table("variants").to_pylist()
+        if row["variant"] == "all that count" and row["source"] == "other classes"
     }
     assert rates[label] > max(rates[clean] for clean in CLASSES if clean not in CUES)
 
