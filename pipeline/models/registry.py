@@ -48,6 +48,7 @@ TRAINED = "the project's tiny model, trained on rendered scenes"
 BOTH = f"{RANDOM}; {TRAINED} in `tests/test_demo.py`"
 FILES, LISTS, CODE, ARRAYS = "small files", "captions and lists", "classes of the test's own", "small arrays"
 SERVER = "a server on the same machine that answers as it is told"
+AGREE = "; one that leans on planted cues in `tests/test_families_agree.py`"
 
 BUILT_IN: dict[str, dict[str, BackEnd]] = {
     "source": {
@@ -78,7 +79,7 @@ BUILT_IN: dict[str, dict[str, BackEnd]] = {
             "pipeline.models.open_clip_model:open_clip_classifier",
             "name: ViT-B-32, pretrained: laion2b_s34b_b79k",
             "tests/models/test_open_clip.py",
-            BOTH,
+            BOTH + AGREE,
             CLIP,
         ),
         "transformers_zero_shot": BackEnd(
@@ -99,7 +100,7 @@ BUILT_IN: dict[str, dict[str, BackEnd]] = {
             "pipeline.models.timm_model:timm_classifier",
             "name: resnet50.a1_in1k",
             "tests/models/test_timm_torchvision.py",
-            RANDOM,
+            RANDOM + AGREE,
             ("torch", "timm"),
         ),
         "torchvision": BackEnd(
@@ -113,14 +114,14 @@ BUILT_IN: dict[str, dict[str, BackEnd]] = {
             "pipeline.models.onnx_model:onnx_classifier",
             "path: model.onnx",
             "tests/models/test_onnx.py",
-            RANDOM,
+            RANDOM + AGREE,
             ("onnxruntime",),
         ),
         "predictions": BackEnd(
             "pipeline.models.predictions_file:predictions_file",
             "path: predictions.csv",
             "tests/models/test_predictions_file.py",
-            FILES,
+            FILES + AGREE,
         ),
         "python": BackEnd(
             "pipeline.models.python_model:python_classifier",
@@ -132,14 +133,14 @@ BUILT_IN: dict[str, dict[str, BackEnd]] = {
             "pipeline.models.openai_vision:openai_vision",
             "model: gpt-4o-mini",
             "tests/models/test_vision_models.py",
-            SERVER,
+            SERVER + AGREE,
             ("openai",),
         ),
         "transformers_vision": BackEnd(
             "pipeline.models.transformers_vision:transformers_vision",
             "name: HuggingFaceTB/SmolVLM-256M-Instruct",
             "tests/models/test_vision_models.py",
-            TRAINED,
+            TRAINED + AGREE,
             CHAT,
         ),
         "answers_file": BackEnd(
