@@ -136,7 +136,7 @@ def rank(
         standing: list[dict[str, Any]] = []
         for row in sorted(mine, key=lambda row: (row["kind"] == "unnamed", worst_first(row))):
             pairs = carried.get((label, row["cue_id"]), {})
-            double = next((s for s in standing if not apart(pairs, seen.showing(s["cue_id"]), audit)), None)
+            double = next((s for s in standing if not apart(row, pairs, seen.showing(s["cue_id"]), audit)), None)
             if double is None:
                 standing.append(row)
             else:
@@ -193,7 +193,7 @@ def carriers(edits: pa.Table) -> dict[tuple[str, str], Carried]:
     return found
 
 
-def apart(directions: Carried, showing: set[str], audit: Audit) -> bool:
+def apart(finding: dict[str, Any], directions: Carried, showing: set[str], audit: Audit) -> bool:
     """Whether a finding's effect is shown by those of its edits, too, that carry nothing of the images `showing`.
 
     A region's cluster may owe its effect to another cue that its regions often have in them. Which edits are looked at
@@ -202,8 +202,9 @@ def apart(directions: Carried, showing: set[str], audit: Audit) -> bool:
     for direction, pairs in directions.items():
         free = [row for source, row in pairs if source not in showing]
         if len(free) == len(pairs):
-            return True
-        if len({row["image_id"] for row in free}) >= LEAST_APART:
+            if finding[f"{direction}_effect_lower"] > 0:
+                return True
+        elif len({row["image_id"] for row in free}) >= LEAST_APART:
             effect = measure_direction(free, direction, audit.rank.smallest_effect, [audit.seed, 7]).natural
             if effect.lower > 0:
                 return True

@@ -163,20 +163,26 @@ def pasted(share_with: float, share_without: float, n_with: int = 20, n_without:
 
 
 SHOWING = {f"with i{n}" for n in range(40)}
+WON = {"insertion_effect_lower": 0.3, "removal_effect_lower": -0.2}
 
 
 def test_an_effect_that_only_pictures_with_another_cue_give_is_not_a_findings_own() -> None:
-    assert not apart(pasted(0.9, 0.0), SHOWING, AUDIT)
+    assert not apart(WON, pasted(0.9, 0.0), SHOWING, AUDIT)
 
 
 def test_an_effect_that_pictures_without_the_other_cue_give_too_is_its_own() -> None:
-    assert apart(pasted(0.9, 0.7), SHOWING, AUDIT)
+    assert apart(WON, pasted(0.9, 0.7), SHOWING, AUDIT)
 
 
 def test_too_few_pictures_without_the_other_cue_tell_nothing() -> None:
-    assert not apart(pasted(0.9, 1.0, n_without=5), SHOWING, AUDIT)
+    assert not apart(WON, pasted(0.9, 1.0, n_without=5), SHOWING, AUDIT)
 
 
 def test_edits_that_carry_no_pictures_pixels_are_a_findings_own() -> None:
     whole = [("", row) for _, row in pasted(0.9, 0.0)["insertion"]]
-    assert apart({"insertion": whole}, SHOWING, AUDIT)
+    assert apart(WON, {"insertion": whole}, SHOWING, AUDIT)
+
+
+def test_a_direction_that_shows_no_effect_speaks_for_nothing_though_it_carries_nothing_of_the_other_cue() -> None:
+    both = {"removal": [("elsewhere", row) for row in rows(0.0, 0.0)], **pasted(0.9, 0.0)}
+    assert not apart(WON, both, SHOWING, AUDIT)

@@ -144,7 +144,7 @@ _CLUSTERED: dict[str, NDArray[np.int64]] = {}
 
 def _ravl_clusters(e: Evidence) -> NDArray[np.int64]:
     """(m,) the cluster of each region."""
-    key = hashlib.blake2b(e.vectors.tobytes(), digest_size=16, salt=str((e.seed, len(e.classes))).encode()).hexdigest()
+    key = f"{e.seed} {len(e.classes)} {hashlib.blake2b(e.vectors.tobytes(), digest_size=16).hexdigest()}"
     if key not in _CLUSTERED:
         fits = []
         for k in ravl.cluster_counts(len(e.classes)):
