@@ -37,10 +37,10 @@ VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
 def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
     """The sort key of findings, everywhere: confirmed ones by their harm, then the rest by what was observed.
 
-    Of the rest, those that experiments speak against come later, regions that look like the class itself after them,
-    and core ones last.
+    Of the rest, those whose first edits hardly move the model come later, regions that look like the class itself after
+    them, and core ones last. The first edits: the order must not depend on how far an experiment went.
     """
-    doubt = (2 if finding["resembles_class"] else 0) + (finding["verdict"] == "associated only")
+    doubt = (2 if finding["resembles_class"] else 0) + bool(finding["unmoved"])
     order = {"confirmed": 0, "core": 5}.get(finding["verdict"], 1 + doubt)
     names = ("harm_lower", "harm") if not order else ("observed_lower", "log_odds_ratio_lower")
     low, worth = (-np.inf if v is None or np.isnan(v) else v for v in (finding[name] for name in names))
@@ -203,6 +203,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         forwards=WHOLE,  # edits and placebos that the model was shown
         exhaustive_forwards=WHOLE,  # what every edit with every fill would have taken
         stopped=TEXT,  # why no more images were edited
+        unmoved=YES,  # the edits of the first images hardly move the model
     ),
     "untested": _schema(label=TEXT, cue_id=TEXT, direction=TEXT, reason=TEXT),
     # rank
@@ -236,6 +237,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         insertion_n=WHOLE,
         insertion_p=REAL,
         insertion_stopped=TEXT,
+        unmoved=YES,  # in no direction that was tested the edits of the first images move the model
         removal_score_effect=REAL,  # the same in the class's score (probability) instead of flips
         removal_score_effect_lower=REAL,  # these bounds hold however one stopped (a confidence sequence)
         removal_score_effect_upper=REAL,

@@ -96,11 +96,21 @@ class AuditFolder:
         """Read a table and check it against its schema.
 
         Raises:
-            UserError: the audit doesn't hold it (it was stopped before that stage).
+            UserError: the audit doesn't hold it (it was stopped before that stage), or in another version's columns.
         """
         if not self.has(name):
             raise UserError(f"{self.path} holds no table '{name}': the audit didn't finish. Run it again to go on.")
-        return conform(name, pq.read_table(self.file(name)))
+        found = pq.read_table(self.file(name))
+        if set(found.column_names) != set(SCHEMAS[name].names):
+            raise UserError(
+                f"{self.file(name)} was written by another version of Cuescope"
+                f"{self._version()}. Run the audit again with the same --out: what still holds comes from the cache."
+            )
+        return conform(name, found)
+
+    def _version(self) -> str:
+        said = self.run().get("cuescope") if (self.path / "run.json").is_file() else None
+        return f" ({said})" if said else ""
 
     def tables(self) -> dict[str, pa.Table]:
         """Every table that is there."""

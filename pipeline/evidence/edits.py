@@ -15,7 +15,8 @@ A specification is plain data, so that an edit can be stored, found again in the
 - {"op": "property", "name": n, "amount": a, "placebo": bool, "seed": n}: change a measured property, with
   "colors": (3, 4) along this map of colours;
 - {"op": "geometry", "name": n, "strength": s}: an operator on the whole picture (pipeline/evidence/geometry_edits.py);
-  with "like": {"name": n, "strength": s} as a placebo: as strong as changes as many pixels as that one does.
+  with "like": {"name": n, "strength": s} as a placebo: as strong as changes as many pixels as that one does; with
+  "keep": [...]: but not what is kept.
 
 Of the candidates the one is taken whose local contrast is nearest to that of what the edit replaces or pastes. With
 "mask": "grabcut" things are their pixels (pipeline/evidence/masks.py), without it their boxes. Boxes are normalised
@@ -53,7 +54,11 @@ def apply_edit(spec: dict[str, Any], image: RGB, donor: RGB | None = None) -> RG
         strength = spec["strength"]
         if "like" in spec:
             strength = as_strong_as(image, spec["name"], strength, spec["like"]["name"], spec["like"]["strength"])
-        return apply_geometry(image, spec["name"], strength)
+        edited = apply_geometry(image, spec["name"], strength)
+        if "keep" not in spec:
+            return edited
+        kept = things(image, spec["keep"], spec.get("mask") == "grabcut")
+        return blend(image, edited.astype(np.float32), 1 - soften(kept.astype(np.float32)))
     if spec["op"] == "property":
         rng = np.random.default_rng(spec["seed"])
         return apply_property(image, spec["name"], spec["amount"], rng, spec["placebo"], spec.get("colors"))

@@ -449,8 +449,23 @@ def property_change(
 def whole_image_change(
     planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
 ) -> list[Pair]:
-    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone."""
+    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone.
+
+    A colour that is known in words may be the object's own (an apple is red): it is changed round the object alone, so
+    that an effect is not that of another object.
+    """
     chosen = operator_of(planner.cues[cue_id]["operator"], "removal" if removal else "insertion")
     like = {"name": chosen["name"], "strength": chosen["strength"]}
     edit, placebo = {"op": "geometry", **like}, {"op": "geometry", **chosen["placebo"], "like": like}
-    return [pair_of(image_id, "geometry", edit, placebo) for image_id in pool[: planner.audit.ablate.images]]
+    most = planner.audit.ablate.images
+    if planner.cues[cue_id]["cue_type"] != "Colorization" or not planner.boxes.has_detector:
+        return [pair_of(image_id, "geometry", edit, placebo) for image_id in pool[:most]]
+    pairs: list[Pair] = []
+    for image_id in pool:
+        keep = planner.object(image_id)
+        if len(pairs) == most:
+            break
+        if len(keep) and area(keep).sum() <= MOST_AREA:
+            kept = {"keep": keep.tolist(), "mask": MASK}
+            pairs.append(pair_of(image_id, "geometry", {**edit, **kept}, {**placebo, **kept}))
+    return pairs

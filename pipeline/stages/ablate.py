@@ -112,6 +112,7 @@ def ablate(
                 "forwards": 2 * len(pairs),
                 "exhaustive_forwards": 2 * sum(len(mine) for mine in experiment.by_image[: audit.ablate.images]),
                 "stopped": race.STOPPED[why],
+                "unmoved": unmoved(experiment, audit, bench.knows, rows.of),
             }
         )
     doses = measure_doses(
@@ -255,6 +256,25 @@ def show_all(experiments: list[Experiment], bench: Bench) -> tuple[list[list[Pai
     used = [[p for p in e.pairs if all(bench.knows(e.label, edit) for edit in p.edits)] for e in experiments]
     complete = [len(pairs) == len(e.pairs) for e, pairs in zip(experiments, used, strict=True)]
     return used, ["exhaustive" if whole else "budget" for whole in complete]
+
+
+def unmoved(
+    experiment: Experiment,
+    audit: Audit,
+    knows: Callable[[str, Edit], bool],
+    rows_of: Callable[[Experiment, list[Pair]], list[dict[str, Any]]],
+) -> bool:
+    """Whether the edits of the first images hardly move the model: what a race looks at first, in either mode.
+
+    The order of findings leans on this, and so must not depend on how far an experiment went.
+    """
+    pairs, block = _turns(experiment, audit.seed)
+    lane = race.Lane(experiment.label, experiment.cue_id, experiment.direction, block, len(pairs), 0.0)
+    first = pairs[: lane.turns(race.FIRST)]
+    if not all(knows(lane.label, edit) for pair in first for edit in pair.edits):
+        return False
+    _record(lane, rows_of(experiment, first))
+    return race.futile(lane, audit)
 
 
 def _turns(experiment: Experiment, seed: int) -> tuple[list[Pair], int]:

@@ -12,8 +12,8 @@
 - Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
   predictions that would change if the cue no longer went with the class, an image of the class and one of another
   weighing the same. Confirmed findings come in the order of its lower bound; all others by what was observed, the
-  lower bounds of gaps and association, so that their order doesn't depend on how many edits were made
-  (records.worst_first).
+  lower bounds of gaps and association, after those that the first edits speak against, so that their order doesn't
+  depend on how many edits were made (records.worst_first).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pipeline.metrics.tests import bounded_mean, false_discovery
 from pipeline.records import table, worst_first
 from pipeline.store import key_of
 
-VERSION = 2
+VERSION = 3
 EVIDENCE_IMAGES = 8
 LEAST_APART = 6
 """Images without a stronger cue, on which an effect must be shown for it to count as one of its own."""
@@ -91,7 +91,7 @@ def rank(
     selected = {(row["label"], row["cue_id"]) for row in halves if row["selected"]}
     phrases = set(zip(attributes["label"].to_pylist(), attributes["phrase"].to_pylist(), strict=True))
     tested = effects(edits, audit)
-    stopped = {(row["label"], row["cue_id"], row["direction"]): row["stopped"] for row in experiments.to_pylist()}
+    made = {(row["label"], row["cue_id"], row["direction"]): row for row in experiments.to_pylist()}
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in untested.to_pylist():
         reasons[row["label"], row["cue_id"]].append(f"{row['direction']}: {row['reason']}")
@@ -118,8 +118,9 @@ def rank(
             )
         )
     for row in rows:
-        for name in ("removal", "insertion"):
-            row[f"{name}_stopped"] = stopped.get((row["class"], row["cue_id"], name), "")
+        mine = [made.get((row["class"], row["cue_id"], name)) for name in ("removal", "insertion")]
+        row["removal_stopped"], row["insertion_stopped"] = (one["stopped"] if one else "" for one in mine)
+        row["unmoved"] = any(mine) and all(one["unmoved"] for one in mine if one)
     if audit.ablate.mode == "racing":
         qs = e_bh([row["e"] for row in rows])
     else:

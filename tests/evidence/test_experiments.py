@@ -18,10 +18,16 @@ TILT = {
     "insertion": {"name": "rotate", "strength": 20.0, "shift": 2.0, "placebo": {"name": "shift_x", "strength": 0.25}},
     "removal": {"why": "no edit of the whole picture takes it out"},
 }
+GREEN = {
+    way: {"name": "green tint", "strength": sign * 0.3, "shift": 2.0,
+          "placebo": {"name": "red tint", "strength": 0.15}}
+    for way, sign in (("insertion", 1), ("removal", -1))
+}  # fmt: skip
 CUES = {
     "thing:buoy": "region",
     "thing:caption bar": "region",
     "scene:tilted": in_words(TILT)[0],
+    "scene:green color": in_words(GREEN)[0],
     "scene:beach": "background",
 }
 SHARED = "i41"
@@ -55,7 +61,8 @@ def planner() -> Planner:
             detections.append({"image_id": image_id, "phrase": phrase, "score": 0.9, "box": moved})
     cues = [
         {
-            "cue_id": cue_id, "name": cue_id, "cue_type": "", "kind": "named", "operator": operator, "source": "list",
+            "cue_id": cue_id, "name": cue_id, "kind": "named",
+            "cue_type": "Colorization" if "color" in cue_id else "", "operator": operator, "source": "list",
             "threshold": 0.5, "looks_like": "", "untestable": in_words(TILT)[1] if cue_id == "scene:tilted" else "",
         }
         for cue_id, operator in CUES.items()
@@ -115,6 +122,19 @@ def test_a_cue_of_the_whole_image_is_put_in_by_its_operator(planner: Planner) ->
         assert edit == {"op": "geometry", "name": "rotate", "strength": 20.0}
         assert placebo["like"] == {"name": "rotate", "strength": 20.0} and placebo["name"] == "shift_x"
     assert pairs_for(planner, "boat", "scene:tilted", "removal") == ([], TILT["removal"]["why"])
+
+
+@pytest.mark.parametrize("direction", ["insertion", "removal"])
+def test_a_colour_in_words_is_changed_round_the_object_as_it_may_be_the_objects_own(
+    planner: Planner, direction: str
+) -> None:
+    pairs, reason = pairs_for(planner, "boat", "scene:green color", direction)
+    assert not reason and len(pairs) == 8
+    for pair in pairs:
+        edit, placebo = (arm.spec for arm in pair.edits)
+        own = planner.object(pair.edits[0].image_id).tolist()
+        assert len(own) == 1 and edit["keep"] == placebo["keep"] == own
+        assert edit["name"] == placebo["like"]["name"] == "green tint" != placebo["name"]
 
 
 def test_both_arms_of_a_new_background_keep_the_object_by_its_pixels(planner: Planner) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import Audit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, pair_of
 from pipeline.evidence.race import FIRST, LEAST
-from pipeline.stages.ablate import run_race
+from pipeline.stages.ablate import run_race, unmoved
 
 FILLS = ("mean", "blur", "inpaint")
 
@@ -100,3 +100,12 @@ def test_the_budget_holds_and_goes_to_the_most_promising(budget: int) -> None:
     assert had == sorted(had, reverse=True)
     assert [why == "budget" for why, some in zip(stopped, had, strict=True) if not some] == [True] * had.count(False)
     assert had.count(True) == min(budget // (2 * FIRST), 6)
+
+
+def test_what_the_first_images_say_is_the_same_in_either_mode() -> None:
+    said = [unmoved(made, audit(), lambda label, edit: True, rows_of) for made in EXPERIMENTS]
+    assert said == [False] * 2 + [True] * 4
+    # an exhaustive experiment has every fill and fewer pictures: its first images are the race's own
+    shorter = [experiment(made.cue_id, made.direction, 30) for made in EXPERIMENTS]
+    assert [unmoved(made, audit(), lambda label, edit: True, rows_of) for made in shorter] == said
+    assert not unmoved(EXPERIMENTS[-1], audit(), lambda label, edit: False, rows_of)  # a budget ended before it
