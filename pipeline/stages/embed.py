@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,9 @@ from pipeline.geometry import Boxes, area, as_boxes, borders, grid, suppress
 from pipeline.images import RGB
 from pipeline.models.protocols import RegionEncoder
 from pipeline.records import SCHEMAS
-from pipeline.store import key_of
+from pipeline.store import Shelf, key_of
 
-VERSION = 2
+VERSION = 3
 LEAST_SCORE = 0.2
 """A detection below this is no region: it would be one more random box."""
 MOST_DETECTIONS = 8
@@ -21,6 +22,8 @@ GRID = (2, 3, 4)
 BORDER = 1 / 8
 """Class-agnostic regions: cells of these grids, for cues that no detector has a word for; and strips along the four
 sides, for bars and frames, which no cell fits."""
+CELLS = [*grid(GRID).tolist(), *borders(BORDER).tolist()]
+CELL_NAMES = [f"grid {n}" for n in GRID for _ in range(n * n)] + ["border"] * 4
 
 
 def computation(detections: pa.Table, *, encoder: RegionEncoder | None, detect_computation: tuple) -> tuple:
@@ -42,15 +45,38 @@ def embed(
     *,
     encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
+    cache: Path,
 ) -> dict[str, pa.Table]:
-    """`regions` (detected boxes, grid cells and border strips, with unit vectors) and `embeddings` (one an image)."""
+    """`regions` (detected boxes, grid cells and border strips, with unit vectors) and `embeddings` (one an image).
+
+    The whole image and its cells are kept apart from the detections, which change with the phrases that are asked for.
+    """
     if encoder is None:
         return {name: SCHEMAS[name].empty_table() for name in ("regions", "embeddings")}
     ids = images["image_id"].to_pylist()
     pictures = load(images)
-    proposed = _proposals(ids, detections)
+    fixed = (VERSION, encoder.fingerprint, list(GRID), BORDER)
+    cells, whole = (Shelf(cache, "embed", name, "image_id", ("cells", *fixed)) for name in ("regions", "embeddings"))
+    known = cells.keys() & whole.keys()
+    new = [number for number, image_id in enumerate(ids) if image_id not in known]
+    if new:
+        fresh, shown = [ids[number] for number in new], [pictures[number] for number in new]
+        cells.add(fresh, _embedded(encoder, fresh, shown, [(as_boxes(CELLS), CELL_NAMES)] * len(new)))
+        whole.add(fresh, pa.table({"image_id": fresh, "embedding": list(encoder.images(shown))},
+                                  schema=SCHEMAS["embeddings"]))  # fmt: skip
+    found = _embedded(encoder, ids, pictures, _detected(ids, detections))
+    both = pa.concat_tables([found, cells.read(ids)])
+    place = {image_id: number for number, image_id in enumerate(ids)}
+    order = np.argsort([place[image_id] for image_id in both["image_id"].to_pylist()], kind="stable")
+    return {"regions": both.take(order), "embeddings": whole.read(ids)}
+
+
+def _embedded(
+    encoder: RegionEncoder, ids: list[str], pictures: list[RGB], proposed: list[tuple[Boxes, list[str]]]
+) -> pa.Table:
+    """Rows of `regions`."""
     vectors = encoder.regions(pictures, [boxes for boxes, _ in proposed])
-    rows: dict[str, list] = {"region_id": [], "image_id": [], "source": [], "box": [], "embedding": []}
+    rows: dict[str, list] = {name: [] for name in SCHEMAS["regions"].names}
     for image_id, (boxes, sources), embedded in zip(ids, proposed, vectors, strict=True):
         for box, source, vector in zip(boxes.tolist(), sources, embedded, strict=True):
             rows["region_id"].append(key_of(image_id, box))
@@ -58,15 +84,11 @@ def embed(
             rows["source"].append(source)
             rows["box"].append(box)
             rows["embedding"].append(vector)
-    whole = encoder.images(pictures)
-    return {
-        "regions": pa.table(rows, schema=SCHEMAS["regions"]),
-        "embeddings": pa.table({"image_id": ids, "embedding": list(whole)}, schema=SCHEMAS["embeddings"]),
-    }
+    return pa.table(rows, schema=SCHEMAS["regions"])
 
 
-def _proposals(ids: list[str], detections: pa.Table) -> list[tuple[Boxes, list[str]]]:
-    """For each image the boxes worth embedding, with where each comes from; overlapping detections count once."""
+def _detected(ids: list[str], detections: pa.Table) -> list[tuple[Boxes, list[str]]]:
+    """For each image its surest detections and their phrases; overlapping ones count once."""
     seen: dict[str, tuple[list, list, list]] = {image_id: ([], [], []) for image_id in ids}
     columns = (detections[name].to_pylist() for name in ("image_id", "phrase", "score", "box"))
     for image_id, phrase, score, box in zip(*columns, strict=True):
@@ -75,13 +97,11 @@ def _proposals(ids: list[str], detections: pa.Table) -> list[tuple[Boxes, list[s
             boxes.append(box)
             scores.append(score)
             phrases.append(phrase)
-    cells = np.concatenate([grid(GRID), borders(BORDER)])
-    cell_names = [f"grid {n}" for n in GRID for _ in range(n * n)] + ["border"] * 4
     result = []
     for image_id in ids:
         boxes, scores, phrases = seen[image_id]
         found = as_boxes(boxes)
         keep = suppress(found, np.asarray(scores, dtype=np.float64), 0.7)[:MOST_DETECTIONS]
         keep = keep[area(found[keep]) > 0] if len(keep) else keep
-        result.append((np.concatenate([found[keep], cells]), [phrases[i] for i in keep] + cell_names))
+        result.append((found[keep], [phrases[i] for i in keep]))
     return result

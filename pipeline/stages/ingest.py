@@ -167,7 +167,10 @@ def _check_classes(audit: Audit, images: pa.Table, found: set[str], quarantine: 
         raise UserError(f"data: no image could be read; {len(quarantine)} files were quarantined.{why}")
     if len(counts) < 2:
         only = next(iter(counts))
-        raise UserError(f"data: there is only one class, '{only}'. A cue of a class shows against other classes.")
+        raise UserError(
+            f"data: there is only one class with images that can be read, '{only}' ({len(quarantine)} files were "
+            f"quarantined). A cue of a class shows against other classes: give images of another one.{why}"
+        )
 
 
 def _check_given(

@@ -173,7 +173,8 @@ def judge_findings(
 ) -> dict[str, Any]:
     """Confirmed findings that are false, and whether the intervals of the planted pairs cover the true effects.
 
-    Of each planted pair the first finding counts, and every confirmed one; others are the same cue seen worse.
+    Of each planted pair the first finding counts, and every confirmed one; others are the same cue seen worse. Of a cue
+    of the whole picture only findings by its name: what edits of vividness do is no claim about a tint.
 
     A confirmed finding is true if it is a planted pair, or if its name is a cue of the world whose true effect on its
     class is above the smallest effect of interest in a direction; else it is false, unnamed ones always.
@@ -187,7 +188,8 @@ def judge_findings(
             if pair is None and not _true_anyway(truth, row, candidate, smallest):
                 false.append({"class": row["class"], "cue": row["cue"], "q": row["q"], "harm": row["harm"]})
         named = next((cue for label, cue in truth.setting.planted if label == row["class"]
-                      and truth.is_cue(candidate, cue)), None)  # fmt: skip
+                      and (candidate.name in names_of(cue)
+                           or (cue.kind in ("object", "overlay") and truth.is_cue(candidate, cue)))), None)  # fmt: skip
         if named is None or (named in met and row["verdict"] != "confirmed"):
             continue
         met.add(named)
