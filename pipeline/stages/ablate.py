@@ -41,7 +41,7 @@ from pipeline.properties import CONTRARY
 from pipeline.records import SCHEMAS, matrix, table
 from pipeline.store import Shelf, key_of
 
-VERSION = 2
+VERSION = 3
 DOSE_IMAGES = 20
 """Pictures of an experiment on which the dose is measured."""
 CHUNK = 512
