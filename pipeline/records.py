@@ -34,8 +34,9 @@ THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
 VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
 
 
-LEANING = 10.0
-"""From this e-value on an experiment speaks for an effect, though not as loudly as many tests at once demand."""
+LEANING = 10**0.5
+"""From this e-value on an experiment speaks for an effect, if not as loudly as many tests at once demand: "substantial"
+evidence on Jeffreys' scale (Theory of Probability, 1961, appendix B)."""
 
 
 def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
