@@ -432,7 +432,7 @@ def property_change(
         colors["colors"] = planner.color_map(cue_id, having, lacking, removal)
     pool = pool if removal else [i for i in pool if ordinary(i)]
     pairs = []
-    for image_id in pool[: planner.audit.ablate.images]:
+    for image_id, kept in round_the_object(planner, pool, PROPERTY_CUES[name].edit == "saturation"):
         amount = goal - planner.measured(image_id, name)
         edit = {
             "op": "property",
@@ -441,6 +441,7 @@ def property_change(
             "placebo": False,
             "seed": int(rng.integers(2**31)),
             **colors,
+            **kept,
         }
         pairs.append(pair_of(image_id, "property", edit, {**edit, "placebo": True}))
     return pairs
@@ -449,23 +450,26 @@ def property_change(
 def whole_image_change(
     planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
 ) -> list[Pair]:
-    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone.
-
-    A colour that is known in words may be the object's own (an apple is red): it is changed round the object alone, so
-    that an effect is not that of another object.
-    """
+    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone."""
     chosen = operator_of(planner.cues[cue_id]["operator"], "removal" if removal else "insertion")
     like = {"name": chosen["name"], "strength": chosen["strength"]}
     edit, placebo = {"op": "geometry", **like}, {"op": "geometry", **chosen["placebo"], "like": like}
+    colorful = planner.cues[cue_id]["cue_type"] == "Colorization"
+    return [
+        pair_of(image_id, "geometry", {**edit, **kept}, {**placebo, **kept})
+        for image_id, kept in round_the_object(planner, pool, colorful)
+    ]
+
+
+def round_the_object(planner: Planner, pool: list[str], colorful: bool) -> list[tuple[str, dict[str, Any]]]:
+    """The pictures to edit as a whole, and what their edits keep: of a colour, the object's own pixels.
+
+    A colour in words, or its vividness, may be the object's own (an apple is red, a tree is green): it is changed round
+    the object, so that an effect is not that of another object. A tint is of the light, and so of the object too.
+    """
     most = planner.audit.ablate.images
-    if planner.cues[cue_id]["cue_type"] != "Colorization" or not planner.boxes.has_detector:
-        return [pair_of(image_id, "geometry", edit, placebo) for image_id in pool[:most]]
-    pairs: list[Pair] = []
-    for image_id in pool:
-        keep = planner.object(image_id)
-        if len(pairs) == most:
-            break
-        if len(keep) and area(keep).sum() <= MOST_AREA:
-            kept = {"keep": keep.tolist(), "mask": MASK}
-            pairs.append(pair_of(image_id, "geometry", {**edit, **kept}, {**placebo, **kept}))
-    return pairs
+    if not colorful or not planner.boxes.has_detector:
+        return [(image_id, {}) for image_id in pool[:most]]
+    found = ((image_id, planner.object(image_id)) for image_id in pool)
+    fit = [(i, keep) for i, keep in found if len(keep) and area(keep).sum() <= MOST_AREA]
+    return [(image_id, {"keep": keep.tolist(), "mask": MASK}) for image_id, keep in fit[:most]]
