@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import inspect
 import time
@@ -178,8 +179,11 @@ def gather(name: str, context: Context) -> None:
         context.folder.write(shelf.table_name, shelf.read(ids))
 
 
-def prepare(audit: Audit, out: Path) -> AuditFolder:
+def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolder:
     """Check what can be checked before any work, then start the audit's folder.
+
+    Args:
+        previous: the audit of the same data set that this one goes on from, and is compared with.
 
     Raises:
         UserError: the data or a model isn't there, or `out` holds something else.
@@ -220,11 +224,13 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
         folder.write_run(
             {
                 "cuescope": importlib.metadata.version("cuescope"),
+                "code": code_version(),
                 "audit": audit.to_dict(),
                 "digest": audit.digest(),
                 "classes": list(labels),
                 "seed": audit.seed,
                 "split": not audit.no_split,
+                "previous": str(previous.resolve()) if previous else None,
                 "observational": isinstance(checked.model, RecordedAnswers),
                 "data": {"root": str(context.source.root)},
                 "fingerprints": fingerprints,
@@ -273,13 +279,15 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     folder.write_run(run)
 
 
-def run_audit(audit: Audit, out: str | Path, progress: Progress | None = None) -> AuditFolder:
-    """The whole chain in this process; returns the audit's folder.
+def run_audit(
+    audit: Audit, out: str | Path, progress: Progress | None = None, previous: Path | None = None
+) -> AuditFolder:
+    """The whole chain in this process; returns the audit's folder. `previous` as for `prepare`.
 
     Raises:
         UserError: anything the user can mend; what was computed stays in the cache.
     """
-    folder = prepare(audit, Path(out))
+    folder = prepare(audit, Path(out), previous)
     context = Context(audit.model_copy(update={"classes": folder.run()["classes"]}), folder, progress)
 
     def once(name: str) -> None:
@@ -316,6 +324,15 @@ def locked(folder: AuditFolder) -> Iterator[None]:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def code_version() -> str:
+    """A hash of this package's source: two audits by different code can't be told apart by a version number alone."""
+    root = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

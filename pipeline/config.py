@@ -134,6 +134,12 @@ class Audit(Section):
     no_split: bool = Field(
         default=False, description="one half for everything: for small sets; estimates are then optimistic"
     )
+    renew: float = Field(
+        default=0.2,
+        ge=0,
+        description="share of new images in the selection half at which an audit that goes on from an earlier one "
+        "chooses its cues anew; until then it keeps them, so that the two can be compared",
+    )
     shard: int = Field(default=256, ge=1, description="images of a unit of work")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     cache: str | None = Field(

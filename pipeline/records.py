@@ -47,7 +47,8 @@ def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
     return order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]
 
 
-SPLITS = ("selection", "estimation")
+SPLITS = ("selection", "estimation", "set aside")
+"""Halves of the images; set aside is what came into the selection half after its cues were chosen."""
 
 TEXT, REAL, SINGLE, WHOLE, YES = pa.string(), pa.float64(), pa.float32(), pa.int64(), pa.bool_()
 BOX = pa.list_(pa.float64(), 4)
@@ -67,7 +68,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         image_id=TEXT,  # blake2b of the bytes, and of the annotations where there are any
         path=TEXT,  # relative to the data source's root
         label=TEXT,
-        split=TEXT,  # selection | estimation
+        split=TEXT,  # selection | estimation | set aside
         group=TEXT,  # images of one group are near-duplicates and count once
         width=WHOLE,
         height=WHOLE,
