@@ -1,6 +1,7 @@
 """The chain of an audit, written once:
 
-    ingest -> predict -> caption -> propose -> detect -> embed -> cluster -> measure -> ablate -> rank -> report, export
+    ingest -> predict -> caption -> propose -> detect -> embed -> cluster -> measure -> ablate -> rank
+        -> compare -> report, export
 
 `chain` says the order; how a step is carried out is the caller's affair: in this process (`run_audit`, for notebooks,
 tests and --no-prefect) or as Prefect tasks (flows/discover.py), by the same `run_once`, `run_shard` and `gather`.
@@ -26,7 +27,7 @@ import pyarrow.compute
 
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
-from pipeline.errors import UserError, nearest
+from pipeline.errors import Busy, UserError, nearest
 from pipeline.models.ledger import Ledger, Spent
 from pipeline.models.protocols import RecordedAnswers
 from pipeline.records import SCHEMAS
@@ -34,6 +35,7 @@ from pipeline.stages import (
     ablate,
     caption,
     cluster,
+    compare,
     detect,
     embed,
     export,
@@ -59,6 +61,7 @@ def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
     once("measure")
     once("ablate")
     once("rank")
+    once("compare")
     once("report")
     once("export")
 
@@ -83,6 +86,7 @@ STAGES: dict[str, Stage] = {
     "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
     "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
     "rank": Stage(rank.rank, ("findings",)),
+    "compare": Stage(compare.compare, ("changes",)),
     "report": Stage(report.report, ()),
     "export": Stage(export.export, ()),
 }
@@ -179,11 +183,8 @@ def gather(name: str, context: Context) -> None:
         context.folder.write(shelf.table_name, shelf.read(ids))
 
 
-def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolder:
-    """Check what can be checked before any work, then start the audit's folder.
-
-    Args:
-        previous: the audit of the same data set that this one goes on from, and is compared with.
+def check(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
+    """Check what can be checked before any work: the context with the classes found, and the models' fingerprints.
 
     Raises:
         UserError: the data or a model isn't there, or `out` holds something else.
@@ -216,6 +217,20 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
             f"data: there is only one class, '{labels[0]}'. A cue of a class shows against other classes: give images "
             f"of another one{', and name it in classes' if audit.classes else ''}."
         )
+    return checked, fingerprints
+
+
+def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolder:
+    """Check the audit, then start its folder.
+
+    Args:
+        previous: the audit of the same data set that this one goes on from, and is compared with.
+
+    Raises:
+        UserError: as `check`.
+    """
+    checked, fingerprints = check(audit, out)
+    folder, labels = checked.folder, checked.audit.classes
     out.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # before anything of an audit that another run is writing is touched
         for name in [*SCHEMAS]:
@@ -232,7 +247,7 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
                 "split": not audit.no_split,
                 "previous": str(previous.resolve()) if previous else None,
                 "observational": isinstance(checked.model, RecordedAnswers),
-                "data": {"root": str(context.source.root)},
+                "data": {"root": str(checked.source.root)},
                 "fingerprints": fingerprints,
                 "versions": _versions(),
                 "forwards": {
@@ -318,8 +333,20 @@ def locked(folder: AuditFolder) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"Another run is writing to {folder.path}. Wait for it, or give another --out.") from None
+            raise Busy(f"Another run is writing to {folder.path}. Wait for it, or give another folder.") from None
         yield
+
+
+def is_locked(folder: AuditFolder) -> bool:
+    """Whether a run holds the folder now. A lock goes with its process, however that ends."""
+    try:
+        with open(folder.path / ".lock") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _now() -> str:

@@ -277,6 +277,45 @@ SCHEMAS: dict[str, pa.Schema] = {
         evidence_ids=pa.list_(TEXT),
         evidence_boxes=pa.list_(pa.list_(BOX)),  # the cue's boxes in each evidence image
     ),
+    # compare: one row a (class, cue) of either audit; see evidence/change.py
+    "changes": _schema(
+        **{"class": TEXT},
+        cue=TEXT,
+        cue_type=TEXT,
+        kind=TEXT,
+        change=TEXT,  # new | worse | better | gone | unchanged | not compared
+        why=TEXT,  # why it isn't compared, or what the comparison leaves out or doesn't show, or empty
+        cue_id_before=TEXT,  # or empty
+        cue_id_after=TEXT,
+        matched_by=TEXT,  # name | images that show it | looks of its regions, or empty
+        likeness=REAL,
+        **{
+            f"{name}_{when}": kind
+            for name, kind in (
+                ("verdict", TEXT),
+                ("harm", REAL),
+                ("removal_effect", REAL),
+                ("insertion_effect", REAL),
+                ("prevalence_class", REAL),
+                ("prevalence_other", REAL),
+            )
+            for when in ("before", "after")
+        },  # as the audits' own findings say
+        harm_change=REAL,  # after less before, over the directions that both tested, at one dose
+        harm_change_lower=REAL,
+        harm_change_upper=REAL,
+        data_part=REAL,  # of it, because the cue is more or less common
+        data_part_lower=REAL,
+        data_part_upper=REAL,
+        data_part_p=REAL,
+        effect_part=REAL,  # of it, because the model reacts more or less to it
+        effect_part_lower=REAL,
+        effect_part_upper=REAL,
+        effect_part_p=REAL,
+        smallest_change=REAL,  # smallest true change of harm that could have been seen with 80 % power
+        p=REAL,  # of no change; NaN where no direction was tested in both audits
+        q=REAL,
+    ),
 }
 
 

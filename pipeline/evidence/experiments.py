@@ -289,9 +289,7 @@ def why_untestable(cue: dict[str, Any], direction: str) -> str:
     return next((why for way, _, why in lines if way == direction), "")
 
 
-def region_removal(
-    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool
-) -> list[Pair]:
+def region_removal(planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool) -> list[Pair]:
     """Fill all of the cue's boxes at once; placebo: fill as many pixels elsewhere. One pair a fill."""
     pairs: list[Pair] = []
     used = 0
@@ -325,9 +323,7 @@ def region_removal(
     return pairs
 
 
-def region_insertion(
-    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool
-) -> list[Pair]:
+def region_insertion(planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool) -> list[Pair]:
     """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same form."""
     donors = donor_patches(planner, label, cue_id)
     pairs: list[Pair] = []

@@ -134,8 +134,9 @@ def property_presence(
 ) -> NDArray[np.float64]:
     """How much of a property each picture has: what is measured, and what the encoder makes of its name.
 
-    The two in units of their standard deviations in the selection half, added: a measurement can't tell a cast from a scene of that colour,
-    and words alone depend on the encoder. Without an encoder that knows words the measurement alone.
+    The two in units of their standard deviations in the selection half, added: a measurement can't tell a cast from a
+    scene of that colour, and words alone depend on the encoder. Without an encoder that knows words the measurement
+    alone.
     """
     scores = np.asarray(property_score(name, measured), dtype=np.float64)
     if name not in similarity:

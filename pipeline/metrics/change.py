@@ -187,7 +187,10 @@ def harm_change(directions: Sequence[Direction]) -> HarmChange:
         sums += half * np.array(
             [p1.value * e1.value - p0.value * e0.value, spread * mean_effect, reaction * mean_share]
         )
-        total += [Term(p0, p1, half * e0.value, half * e1.value, 0.5), Term(e0, e1, half * p0.value, half * p1.value, 1)]
+        total += [
+            Term(p0, p1, half * e0.value, half * e1.value, 0.5),
+            Term(e0, e1, half * p0.value, half * p1.value, 1),
+        ]
         level = half * mean_effect
         data += [Term(p0, p1, level, level, 0.5), Term(e0, e1, -half * spread / 2, half * spread / 2, 1)]
         level = half * mean_share

@@ -153,7 +153,6 @@ def test_no_donor_of_a_background_or_a_patch_shows_the_class_too(
         pairs, reason = pairs_for(planner, "boat", "scene:beach", "removal" if removal else "insertion")
         donors = {arm.spec["donor"] for pair in pairs for arm in pair.edits}
         assert not reason and {planner.label[donor] for donor in donors} == {"car"} and not donors & both
-    rng = np.random.default_rng(0)
     assert not {patch[0] for patch in donor_patches(planner, "boat", "thing:buoy")} & both
 
 

@@ -43,7 +43,10 @@ def of_harm(before, after):
 def test_it_keeps_its_level_when_new_images_are_like_the_old(n_old: int, n_new: int, n_edited: int) -> None:
     rng = np.random.default_rng(n_old + n_new)
     found = [of_harm(*world(rng, n_old, n_new, n_edited)) for _ in range(600)]
-    for ps in ([one.p for one in found], *([getattr(one, part).p for one in found] for part in ("total", "data", "effect"))):
+    for ps in (
+        [one.p for one in found],
+        *([getattr(one, part).p for one in found] for part in ("total", "data", "effect")),
+    ):
         assert (np.array(ps) < 0.05).mean() < 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / 600)
 
 
