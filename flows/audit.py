@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.quiet import quieten
 
@@ -28,7 +28,7 @@ from pipeline.report.changes import markdown, news, sentence, subject  # noqa: E
 
 
 @flow(name="audit", flow_run_name="audit-{root}", task_runner=RUNNER, validate_parameters=False, log_prints=True)
-def audit(config: str, root: str, overrides: list[str] | None = None) -> State[str]:
+def audit(config: str, root: str, overrides: list[str] | None = None) -> State[Any]:
     """Audit once, into a new dated folder of `root`; returns that folder's path.
 
     Args:
@@ -119,7 +119,7 @@ def watch_for_dead_runs() -> None:
     if not beat:
         return
     try:
-        Automation.read(name=DEAD)
+        cast(Any, Automation.read)(name=DEAD)
     except ValueError:
         ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
         trigger = EventTrigger(
@@ -132,5 +132,5 @@ def watch_for_dead_runs() -> None:
             threshold=1,
             within=timedelta(seconds=3 * beat),
         )
-        state = ChangeFlowRunState(state=StateType.CRASHED, message="Its heartbeat stopped.")
-        Automation(name=DEAD, trigger=trigger, actions=[state]).create()
+        crashed = ChangeFlowRunState(name=None, state=StateType.CRASHED, message="Its heartbeat stopped.", force=False)
+        Automation(name=DEAD, trigger=trigger, actions=[crashed]).create()

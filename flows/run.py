@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.chain import check, prepare
 from pipeline.config import Audit
@@ -31,10 +32,10 @@ def run_audit_flow(config: Path, root: Path, overrides: tuple[str, ...]) -> Path
     check(Audit.from_yaml(config, list(overrides)), root / "new")
     from flows.audit import audit
 
-    state = audit(str(config.resolve()), str(root.resolve()), list(overrides), return_state=True)
+    state: Any = audit(str(config.resolve()), str(root.resolve()), list(overrides), return_state=True)
     if state.is_cancelled():
         raise Busy(str(state.message))
-    return Path(state.result())
+    return Path(str(state.result()))
 
 
 def serve_audits(config: Path, root: Path, overrides: tuple[str, ...], cron: str, every: float, timezone: str) -> None:

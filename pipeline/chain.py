@@ -192,7 +192,8 @@ def check(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
     folder = AuditFolder(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder for the audit with --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
+    strange = out.is_dir() and any(path.name != ".lock" for path in out.iterdir())
+    if strange and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
     items = list(context.source)

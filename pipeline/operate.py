@@ -44,7 +44,8 @@ class Outcome:
     @property
     def got_worse(self) -> bool:
         """Whether a finding is new or worse than in the audit before."""
-        return bool(self.comparison) and any(self.comparison["counts"][name] for name in WORSE)
+        counts = (self.comparison or {}).get("counts", {})
+        return any(counts.get(name) for name in WORSE)
 
     @property
     def headline(self) -> str:

@@ -355,11 +355,11 @@ def _match_clusters(a: _Side, b: _Side, olds: list[str], news: list[str]) -> Ite
     if len(common) >= LEAST_COMMON:
         rows_a, rows_b = (np.array(rows) for rows in zip(*common, strict=True))
         alike = _correlation(
-            a.present[np.ix_(rows_a, [a.order[c] for c in olds])], b.present[np.ix_(rows_b, [b.order[c] for c in news])]
+            a.present[rows_a][:, [a.order[cue] for cue in olds]], b.present[rows_b][:, [b.order[cue] for cue in news]]
         )
         least, by = SAME_IMAGES, "images that show it"
     elif a.run["fingerprints"].get("encoder") == b.run["fingerprints"].get("encoder"):
-        alike = _centroids(a, olds) @ _centroids(b, news).T
+        alike = (_centroids(a, olds) @ _centroids(b, news).T).astype(np.float64)
         least, by = SAME_CENTROID, "looks of its regions"
     else:
         return
