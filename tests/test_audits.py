@@ -26,6 +26,7 @@ from pipeline.store import AuditFolder
 from tests.conftest import add_patch, noisy_picture, write_patched_set
 from tests.test_cli import configuration, cuescope
 
+pytestmark = pytest.mark.slow
 KEY = "s3cr3t-t0k3n-8471"
 
 
@@ -121,9 +122,9 @@ def test_a_cue_that_spreads_is_named_and_ends_with_exit_code_3(copied: Path) -> 
 
 
 def test_another_model_is_named_and_no_change_is_put_down_to_the_data(copied: Path) -> None:
-    outcome = again(copied, "model.love=2.2")
+    outcome = again(copied, "model.options={love: 0.8}")  # it no longer sees the patch
     found = since(copied)
-    assert {"the model under test", "configuration: model.love"} <= {row["what"] for row in found.causes}
+    assert {"the model under test", "configuration: model.options.love"} <= {row["what"] for row in found.causes}
     assert outcome.folder.run()["forwards"]["embed"] == 0  # only what depends on the model is computed again
     assert of_kind(found, "better", "gone")
 

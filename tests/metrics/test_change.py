@@ -39,6 +39,7 @@ def of_harm(before, after):
     return harm_change([Direction((pa, pb), (ra, rb), dose=0.5)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_old", "n_new", "n_edited"), [(150, 8, 30), (150, 60, 30), (40, 300, 20), (1000, 10, 40)])
 def test_it_keeps_its_level_when_new_images_are_like_the_old(n_old: int, n_new: int, n_edited: int) -> None:
     rng = np.random.default_rng(n_old + n_new)
@@ -50,6 +51,7 @@ def test_it_keeps_its_level_when_new_images_are_like_the_old(n_old: int, n_new: 
         assert (np.array(ps) < 0.05).mean() < 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / 600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [12, 30, 100])
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.4])
 def test_it_keeps_its_level_when_a_model_changes_its_mind_at_random(n: int, share: float) -> None:
@@ -63,6 +65,7 @@ def test_it_keeps_its_level_when_a_model_changes_its_mind_at_random(n: int, shar
     assert (np.array(ps) < 0.05).mean() < 0.05 + 2.6 * np.sqrt(0.05 * 0.95 / 600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [15, 40])
 def test_it_keeps_its_level_on_two_samples_without_a_common_image(n: int) -> None:
     rng = np.random.default_rng(n)
