@@ -15,7 +15,7 @@ from pipeline.quiet import quieten
 
 quieten()
 
-from prefect import flow  # noqa: E402
+from prefect import flow, get_run_logger  # noqa: E402
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact  # noqa: E402
 from prefect.events import emit_event  # noqa: E402
 from prefect.states import Cancelled, Completed, State  # noqa: E402
@@ -27,7 +27,7 @@ from pipeline.operate import Outcome, audit_once, say  # noqa: E402
 from pipeline.report.changes import markdown, news, sentence, subject  # noqa: E402
 
 
-@flow(name="audit", flow_run_name="audit-{root}", task_runner=RUNNER, validate_parameters=False, log_prints=True)
+@flow(name="audit", flow_run_name="audit-{root}", task_runner=RUNNER, validate_parameters=False)
 def audit(config: str, root: str, overrides: list[str] | None = None) -> State[Any]:
     """Audit once, into a new dated folder of `root`; returns that folder's path.
 
@@ -36,6 +36,11 @@ def audit(config: str, root: str, overrides: list[str] | None = None) -> State[A
         root: folder of this configuration's audits and their cache.
         overrides: `key=value` strings that change lines of the configuration.
     """
+    return carry_out(config, root, overrides)
+
+
+def carry_out(config: str, root: str, overrides: list[str] | None) -> State[Any]:
+    """What the flow does. It stands apart, as Prefect sends a flow to a new process by value, with all it names."""
 
     def run(audit: Audit, out: Path, previous: Path | None) -> None:
         discover(audit.to_dict(), str(out.resolve()), str(previous.resolve()) if previous else "")
@@ -46,7 +51,7 @@ def audit(config: str, root: str, overrides: list[str] | None = None) -> State[A
         return Cancelled(message=f"The audit before is still running, so this one was left out. {busy}")
     publish(outcome)
     for line in say(outcome):
-        print(line)
+        get_run_logger().warning(line)
     return Completed(message=outcome.headline, data=str(outcome.folder.path))
 
 

@@ -113,6 +113,11 @@ def test_a_schedule_names_what_changed_while_images_were_added(server: str, tmp_
     (again,) = ask(server, "deployments/filter")
     assert again["id"] == deployment["id"]
     assert len(ask(server, "automations/filter")) == 1
+    # by hand on the same server: what is deleted is said
+    config.write_text(config.read_text() + "operate: {keep: 1}\n")
+    by_hand = cuescope("audit", config, "--root", root, PREFECT_API_URL=server, PREFECT_HOME=str(tmp_path / "prefect"))
+    assert by_hand.returncode in (0, 3), by_hand.stderr
+    assert f"Deleted by operate.keep: {first.path}" in by_hand.stderr and not first.path.exists()
 
 
 def test_prefect_yaml_deploys_the_audit_to_a_work_pool(server: str, tmp_path: Path) -> None:
