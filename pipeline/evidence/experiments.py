@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -39,6 +40,10 @@ LEAST_COLORED = 20
 """The chance differences of fewer pictures would be taken for the cue."""
 DONORS = 24
 LEAST_DONORS = 3
+
+
+Draw = Callable[[str], np.random.Generator]
+"""Random numbers that belong to a picture: what is drawn for one doesn't depend on which others there are."""
 
 
 @dataclass(frozen=True)
@@ -171,13 +176,18 @@ class Planner:
         """Whether a detector looked for a picture's object and didn't find it: an edit could then hit the object."""
         return self.boxes.has_detector and not len(found)
 
-    def sample(self, ids: list[str], rng: np.random.Generator, most: int) -> list[str]:
-        """At most so many pictures in random order, near-duplicates once, evenly over the labels."""
-        distinct = list({self.group[i]: i for i in ids}.values())
-        shuffled = [distinct[k] for k in rng.permutation(len(distinct))]
+    def sample(self, ids: list[str], most: int, *parts: str) -> list[str]:
+        """At most so many pictures in random order, near-duplicates once, evenly over the labels.
+
+        A picture's place is a hash of its own id (and of `parts`), so that new pictures come in between and leave the
+        others' order as it was: of the edits of the audit before, only those that give way to new ones are lost.
+        """
+        distinct: dict[str, str] = {}
+        for image_id in sorted(ids, key=lambda image_id: key_of(self.audit.seed, *parts, image_id)):
+            distinct.setdefault(self.group[image_id], image_id)
         turn: dict[str, int] = defaultdict(int)
         keyed = []
-        for image_id in shuffled:
+        for image_id in distinct.values():
             turn[self.label[image_id]] += 1
             keyed.append((turn[self.label[image_id]], image_id))
         return [image_id for _, image_id in sorted(keyed, key=lambda item: item[0])[:most]]
@@ -257,10 +267,10 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
         if (planner.label[i] == label if removal else not planner.shows(i, label))
         and planner.present(i, cue_id) == removal
     ]
-    rng = planner.rng(label, cue_id, direction)
     # the pool is larger than the experiment: some pictures have no place for the edit or its placebo
-    pool = planner.sample(subjects, rng, 3 * planner.audit.ablate.images)
-    pairs = makers[operator, direction](planner, label, cue_id, pool, rng, removal)
+    pool = planner.sample(subjects, 3 * planner.audit.ablate.images, label, cue_id, direction)
+    draw = functools.partial(planner.rng, label, cue_id, direction)
+    pairs = makers[operator, direction](planner, label, cue_id, pool, draw, removal)
     images = len({pair.edits[0].image_id for pair in pairs})
     if images < LEAST_IMAGES:
         whose = f"images of {label} with the cue" if removal else "images of other classes without the cue"
@@ -279,9 +289,7 @@ def why_untestable(cue: dict[str, Any], direction: str) -> str:
     return next((why for way, _, why in lines if way == direction), "")
 
 
-def region_removal(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
-) -> list[Pair]:
+def region_removal(planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool) -> list[Pair]:
     """Fill all of the cue's boxes at once; placebo: fill as many pixels elsewhere. One pair a fill."""
     pairs: list[Pair] = []
     used = 0
@@ -295,6 +303,7 @@ def region_removal(
             continue
         if len(keep) and inside(keep, boxes).max() > planner.audit.ablate.max_cover:
             continue
+        rng = draw(image_id)
         pieces, elsewhere = arrangements(boxes, keep, rng)
         if not elsewhere:
             continue
@@ -314,11 +323,9 @@ def region_removal(
     return pairs
 
 
-def region_insertion(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
-) -> list[Pair]:
+def region_insertion(planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool) -> list[Pair]:
     """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same form."""
-    donors = donor_patches(planner, label, cue_id, rng)
+    donors = donor_patches(planner, label, cue_id)
     pairs: list[Pair] = []
     for image_id in pool:
         if len(pairs) == planner.audit.ablate.images or not donors:
@@ -326,6 +333,7 @@ def region_insertion(
         keep = planner.object(image_id)
         if planner.unsure(keep):
             continue
+        rng = draw(image_id)
         for number in rng.permutation(len(donors))[:6]:
             donor_id, box, others, avoid = donors[number]
             target = place_like(box, keep, rng)
@@ -345,9 +353,7 @@ def region_insertion(
     return pairs
 
 
-def donor_patches(
-    planner: Planner, label: str, cue_id: str, rng: np.random.Generator
-) -> list[tuple[str, Boxes, Boxes, Boxes]]:
+def donor_patches(planner: Planner, label: str, cue_id: str) -> list[tuple[str, Boxes, Boxes, Boxes]]:
     """Donors of the selection half: picture, the cue's best box, boxes of something else, the object.
 
     Pictures of other classes where there are enough: a patch from the class's own could carry a part of its object.
@@ -362,6 +368,7 @@ def donor_patches(
         box = grow(boxes[:1], 0.05)[0]
         if area(box[None])[0] > MOST_AREA / 2 or visible(box[None], avoid) < 1 - LEAST_VISIBLE / 2:
             continue
+        rng = planner.rng(label, cue_id, "donor", image_id)
         others = other_patches(box, np.concatenate([boxes, avoid]), planner.things(image_id), rng)
         if len(others):
             patches.append((image_id, box, others, avoid))
@@ -370,7 +377,7 @@ def donor_patches(
 
 
 def background_exchange(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
     """Lay the object on a background with or without the cue, both taken from donors of one class.
 
@@ -392,6 +399,7 @@ def background_exchange(
             break
         if not len(keep) or area(keep).sum() > MOST_AREA:
             continue
+        rng = draw(image_id)
         having, lacking = by_label[sources[rng.integers(len(sources))]]
         specs = []
         # without a split, or of several labels, a picture could be its own donor
@@ -408,7 +416,7 @@ def background_exchange(
 
 
 def property_change(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
     """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind.
 
@@ -439,7 +447,7 @@ def property_change(
             "name": name,
             "amount": amount,
             "placebo": False,
-            "seed": int(rng.integers(2**31)),
+            "seed": int(draw(image_id).integers(2**31)),
             **colors,
             **kept,
         }
@@ -448,7 +456,7 @@ def property_change(
 
 
 def whole_image_change(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
     """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone."""
     chosen = operator_of(planner.cues[cue_id]["operator"], "removal" if removal else "insertion")
