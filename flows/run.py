@@ -46,9 +46,17 @@ def serve_audits(config: Path, root: Path, overrides: tuple[str, ...], cron: str
     """
     check(Audit.from_yaml(config, list(overrides)), root / "new")
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.schedules import CronSchedule
     from prefect.settings import get_current_settings
-    from pydantic import ValidationError
 
+    if cron:
+        try:
+            CronSchedule(cron=cron, timezone=timezone or None)
+        except ValueError:
+            raise UserError(
+                f"--cron '{cron}', timezone '{timezone or 'UTC'}': expected five fields (minute, hour, day of the month, "
+                'month, day of the week), such as "0 3 * * 1", and a name such as Europe/Berlin.'
+            ) from None
     url = get_current_settings().api.url
     if not url:
         raise UserError(
@@ -60,8 +68,4 @@ def serve_audits(config: Path, root: Path, overrides: tuple[str, ...], cron: str
             raise UserError(f"The Prefect server at {url} does not answer. Start it with 'prefect server start'.")
     from flows.audit import serve
 
-    try:
-        serve(config, root, overrides, cron, every, timezone)
-    except (ValidationError, ValueError) as fault:
-        first = fault.errors()[0]["msg"] if isinstance(fault, ValidationError) else str(fault)
-        raise UserError(f"The schedule can't be used: {first}") from None
+    serve(config, root, overrides, cron, every, timezone)

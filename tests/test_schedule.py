@@ -140,7 +140,8 @@ def test_a_schedule_without_a_server_or_a_time_is_refused(patched_set: Path, tmp
     for arguments, words in (
         (["--cron", "0 3 * * 1"], "prefect server start"),
         ([], "--cron"),
-        (["--cron", "nonsense"], ""),
+        (["--cron", "nonsense"], "five fields"),
+        (["--cron", "0 3 * * 1", "--timezone", "Mars/Olympus"], "Mars/Olympus"),
     ):
         done = cuescope("schedule", config, *arguments, **home)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
