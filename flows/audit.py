@@ -21,6 +21,7 @@ from prefect.events import emit_event  # noqa: E402
 from prefect.states import Cancelled, Completed, State  # noqa: E402
 
 from flows.discover import RUNNER, discover  # noqa: E402
+from flows.runners import runner_of  # noqa: E402
 from pipeline.config import Audit  # noqa: E402
 from pipeline.errors import Busy  # noqa: E402
 from pipeline.operate import Outcome, audit_once, say  # noqa: E402
@@ -28,22 +29,24 @@ from pipeline.report.changes import markdown, news, sentence, subject  # noqa: E
 
 
 @flow(name="audit", flow_run_name="audit-{root}", task_runner=RUNNER, validate_parameters=False)
-def audit(config: str, root: str, overrides: list[str] | None = None) -> State[Any]:
+def audit(config: str, root: str, overrides: list[str] | None = None, runner: str = "threads") -> State[Any]:
     """Audit once, into a new dated folder of `root`; returns that folder's path.
 
     Args:
         config: path of the configuration.
         root: folder of this configuration's audits and their cache.
         overrides: `key=value` strings that change lines of the configuration.
+        runner: who carries out the shards; see flows/runners.py.
     """
-    return carry_out(config, root, overrides)
+    return carry_out(config, root, overrides, runner)
 
 
-def carry_out(config: str, root: str, overrides: list[str] | None) -> State[Any]:
+def carry_out(config: str, root: str, overrides: list[str] | None, runner: str) -> State[Any]:
     """What the flow does. It stands apart, as Prefect sends a flow to a new process by value, with all it names."""
 
     def run(audit: Audit, out: Path, previous: Path | None) -> None:
-        discover(audit.to_dict(), str(out.resolve()), str(previous.resolve()) if previous else "")
+        chosen = discover.with_options(task_runner=runner_of(runner))
+        chosen(audit.to_dict(), str(out.resolve()), str(previous.resolve()) if previous else "")
 
     try:
         outcome = audit_once(Audit.from_yaml(config, overrides), Path(root), run)
@@ -83,7 +86,15 @@ def _plain(value: float) -> float | None:
     return None if value != value else round(value, 4)
 
 
-def serve(config: Path, root: Path, overrides: tuple[str, ...], cron: str, every: float, timezone: str) -> None:
+def serve(
+    config: Path,
+    root: Path,
+    overrides: tuple[str, ...],
+    cron: str,
+    every: float,
+    timezone: str,
+    runner: str = "threads",
+) -> None:
     """Run the flow by the clock, in this process, until it is stopped; the schedule stays with the server.
 
     A schedule that somebody paused stays paused when this starts again.
@@ -99,7 +110,12 @@ def serve(config: Path, root: Path, overrides: tuple[str, ...], cron: str, every
     audit.serve(
         name=root.name,
         schedules=[Schedule(timezone=timezone or None, slug="cuescope", **when)],
-        parameters={"config": str(config.resolve()), "root": str(root.resolve()), "overrides": list(overrides)},
+        parameters={
+            "config": str(config.resolve()),
+            "root": str(root.resolve()),
+            "overrides": list(overrides),
+            "runner": runner,
+        },
         pause_on_shutdown=False,  # otherwise they are still off after a restart
         print_starting_message=False,
         entrypoint_type=EntrypointType.MODULE_PATH,

@@ -10,35 +10,51 @@ from pipeline.config import Audit
 from pipeline.errors import Busy, UserError
 
 
-def run_flow(audit: Audit, out: Path) -> None:
+def run_flow(audit: Audit, out: Path, runner: str = "threads") -> None:
     """Run `flows.discover.discover` on Prefect's own server or on the one that PREFECT_API_URL names.
+
+    `runner`: see flows/runners.py.
 
     Raises:
         UserError: the configuration's data or models are not there; checked before Prefect starts.
     """
+    from flows.runners import runner_of
+
+    chosen = runner_of(runner)
     prepare(audit, out)  # a user's mistake should not cost the start of a server
     from flows.discover import discover
 
-    discover(audit.to_dict(), str(out.resolve()))
+    discover.with_options(task_runner=chosen)(audit.to_dict(), str(out.resolve()))
 
 
-def run_audit_flow(config: Path, root: Path, overrides: tuple[str, ...]) -> Path:
+def run_audit_flow(config: Path, root: Path, overrides: tuple[str, ...], runner: str = "threads") -> Path:
     """Run `flows.audit.audit`; returns the audit's folder.
 
     Raises:
         UserError: as `run_flow`.
         Busy: another run holds `root`.
     """
+    from flows.runners import runner_of
+
+    runner_of(runner)
     check(Audit.from_yaml(config, list(overrides)), root / "new")
     from flows.audit import audit
 
-    state: Any = audit(str(config.resolve()), str(root.resolve()), list(overrides), return_state=True)
+    state: Any = audit(str(config.resolve()), str(root.resolve()), list(overrides), runner, return_state=True)
     if state.is_cancelled():
         raise Busy(str(state.message))
     return Path(str(state.result()))
 
 
-def serve_audits(config: Path, root: Path, overrides: tuple[str, ...], cron: str, every: float, timezone: str) -> None:
+def serve_audits(
+    config: Path,
+    root: Path,
+    overrides: tuple[str, ...],
+    cron: str,
+    every: float,
+    timezone: str,
+    runner: str = "threads",
+) -> None:
     """Run `flows.audit.audit` by the clock until stopped; see flows.audit.serve.
 
     Raises:
@@ -54,8 +70,8 @@ def serve_audits(config: Path, root: Path, overrides: tuple[str, ...], cron: str
             CronSchedule(cron=cron, timezone=timezone or None)
         except ValueError:
             raise UserError(
-                f"--cron '{cron}', timezone '{timezone or 'UTC'}': expected five fields (minute, hour, day of the month, "
-                'month, day of the week), such as "0 3 * * 1", and a name such as Europe/Berlin.'
+                f"--cron '{cron}', timezone '{timezone or 'UTC'}': expected five fields (minute, hour, day of the "
+                'month, month, day of the week), such as "0 3 * * 1", and a name such as Europe/Berlin.'
             ) from None
     url = get_current_settings().api.url
     if not url:
@@ -67,5 +83,7 @@ def serve_audits(config: Path, root: Path, overrides: tuple[str, ...], cron: str
         if client.api_healthcheck() is not None:
             raise UserError(f"The Prefect server at {url} does not answer. Start it with 'prefect server start'.")
     from flows.audit import serve
+    from flows.runners import runner_of
 
-    serve(config, root, overrides, cron, every, timezone)
+    runner_of(runner)  # said now rather than at three in the morning
+    serve(config, root, overrides, cron, every, timezone, runner)

@@ -59,6 +59,9 @@ def discover(
         bool, Parameter(negative="", help="say what it would take (calls, tokens, money, forwards), and do nothing")
     ] = False,
     prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
+    runner: Annotated[
+        str, Parameter(help="who carries out the shards: threads (this process), dask, dask:N, dask:tcp://HOST:PORT")
+    ] = "threads",
 ) -> None:
     """Audit a data set and a model: from images to ranked, evidenced findings.
 
@@ -70,20 +73,22 @@ def discover(
         from pipeline.dry_run import print_plan
 
         return print_plan(Audit.from_yaml(config, list(set)), out)
-    run(config, out, set, prefect)
+    run(config, out, set, prefect, runner)
 
 
-def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool) -> None:
+def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool, runner: str = "threads") -> None:
     """Carry out an audit with progress in the terminal, then show it."""
     from pipeline.config import Audit
     from pipeline.progress import terminal
 
     audit = Audit.from_yaml(config, list(overrides))
+    if runner != "threads" and not prefect:
+        raise UserError(f"--runner {runner} is a way of running Prefect tasks: leave --no-prefect away.")
     with terminal() as progress:
         if prefect:
             from flows.run import run_flow
 
-            run_flow(audit, out)
+            run_flow(audit, out, runner)
         else:
             from pipeline.chain import run_audit
 

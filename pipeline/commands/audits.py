@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from pipeline.errors import UserError
 
+RUNNER = Parameter(help="who carries out the shards: threads (this process), dask, dask:N, dask:tcp://HOST:PORT")
 ROOT = Parameter(help="folder of this configuration's audits; default audits/<name of the configuration>")
 
 
@@ -19,6 +20,7 @@ def audit(
     root: Annotated[Path | None, ROOT] = None,
     set: Annotated[tuple[str, ...], Parameter(help="change a line of the configuration: --set renew=0")] = (),
     prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
+    runner: Annotated[str, RUNNER] = "threads",
 ) -> None:
     """Audit once more: into a new dated folder, compared with the audit before. Exit code 3 if something got worse.
 
@@ -36,7 +38,7 @@ def audit(
         if prefect:
             from flows.run import run_audit_flow
 
-            outcome = Outcome(AuditFolder(run_audit_flow(config, root, set)))
+            outcome = Outcome(AuditFolder(run_audit_flow(config, root, set, runner)))
         else:
             from pipeline.chain import run_audit
             from pipeline.config import Audit
@@ -68,6 +70,7 @@ def schedule(
     timezone: Annotated[str, Parameter(help="of the cron's hours, such as Europe/Berlin; default UTC")] = "",
     root: Annotated[Path | None, ROOT] = None,
     set: Annotated[tuple[str, ...], Parameter(help="change a line of the configuration")] = (),
+    runner: Annotated[str, RUNNER] = "threads",
 ) -> None:
     """Audit by the clock, with a Prefect server, until stopped. The schedule outlives this process and the server."""
     if bool(cron) == (every > 0):
@@ -75,7 +78,7 @@ def schedule(
     from flows.run import serve_audits
     from pipeline.history import name_of
 
-    serve_audits(config, root or Path("audits") / name_of(config), set, cron, every, timezone)
+    serve_audits(config, root or Path("audits") / name_of(config), set, cron, every, timezone, runner)
 
 
 def history(

@@ -75,7 +75,9 @@ def _embedded(
     encoder: RegionEncoder, ids: list[str], pictures: list[RGB], proposed: list[tuple[Boxes, list[str]]]
 ) -> pa.Table:
     """Rows of `regions`."""
-    vectors = encoder.regions(pictures, [boxes for boxes, _ in proposed])
+    busy = [number for number, (boxes, _) in enumerate(proposed) if len(boxes)]
+    ids, pictures, proposed = ([one[number] for number in busy] for one in (ids, pictures, proposed))  # type: ignore[misc]
+    vectors = encoder.regions(pictures, [boxes for boxes, _ in proposed]) if busy else []
     rows: dict[str, list] = {name: [] for name in SCHEMAS["regions"].names}
     for image_id, (boxes, sources), embedded in zip(ids, proposed, vectors, strict=True):
         for box, source, vector in zip(boxes.tolist(), sources, embedded, strict=True):
