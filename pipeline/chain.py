@@ -1,6 +1,7 @@
 """The chain of an audit, written once:
 
-    ingest -> predict -> caption -> propose -> detect -> embed -> cluster -> measure -> ablate -> rank -> report, export
+    ingest -> predict -> caption -> propose -> detect -> embed -> check -> cluster -> measure -> ablate -> rank
+        -> report, export
 
 `chain` says the order; how a step is carried out is the caller's affair: in this process (`run_audit`, for notebooks,
 tests and --no-prefect) or as Prefect tasks (flows/discover.py), by the same `run_once`, `run_shard` and `gather`.
@@ -32,6 +33,7 @@ from pipeline.records import SCHEMAS
 from pipeline.stages import (
     ablate,
     caption,
+    check,
     cluster,
     detect,
     embed,
@@ -54,6 +56,7 @@ def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
     once("propose")
     each("detect")
     each("embed")
+    once("check")
     once("cluster")
     once("measure")
     once("ablate")
@@ -78,6 +81,7 @@ STAGES: dict[str, Stage] = {
     "propose": Stage(propose.propose, ("attributes",)),
     "detect": Stage(detect.detect, ("detections",), detect.computation),
     "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation),
+    "check": Stage(check.check, ("checks",)),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
     "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
     "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
