@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pipeline.records import VERDICTS
-from pipeline.report import answers, overview, sentences, view
+from pipeline.report import answers, checks, overview, sentences, view
 from pipeline.report.data import ReportData
 from pipeline.report.plots import Scale, scale_of
 
@@ -51,6 +51,7 @@ class Page:
     answered: list[answers.ClassAnswers]
     asked: str
     own_pictures: str
+    checks: checks.Checks
     ablation: str
     q: Any
     smallest: str
@@ -127,6 +128,7 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         answered=answers.by_class(data.variants, {row["cue_id"]: row["name"] for row in data.cues}),
         asked=answers.asked(data.answers),
         own_pictures=answers.own_pictures(data.variants),
+        checks=checks.checks_of(data),
         ablation=sentences.ablation(run.get("ablation") or {}),
         q=(audit.get("rank") or {}).get("q", 0.05),
         smallest=sentences.of_100(sentences.number((audit.get("rank") or {}).get("smallest_effect", 0.05))),
