@@ -15,6 +15,7 @@ import fcntl
 import importlib.metadata
 import inspect
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -45,7 +46,7 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import AuditFolder, Shelf
+from pipeline.store import AuditFolder, Shelf, explained, sweep
 
 
 def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
@@ -216,13 +217,18 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
             f"data: there is only one class, '{labels[0]}'. A cue of a class shows against other classes: give images "
             f"of another one{', and name it in classes' if audit.classes else ''}."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(folder):  # before anything of an audit that another run is writing is touched
+    folder.begun = uuid.uuid4().hex
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), explained(out):  # before anything of an audit that another run is writing is touched
         for name in [*SCHEMAS]:
             folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
         (out / "report.html").unlink(missing_ok=True)
+        sweep(out)
+        sweep(context.cache)
         folder.write_run(
             {
+                "run": folder.begun,
                 "cuescope": importlib.metadata.version("cuescope"),
                 "audit": audit.to_dict(),
                 "digest": audit.digest(),
@@ -254,7 +260,7 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
             place = run["costs"] if what == "dropped" else run["forwards"]
             place[what] = (place.get(what) or 0) + number
         run["skipped"] += [entry for entry in tally.skipped if entry not in run["skipped"]]
-    run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["started"]).spent())
+    run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["run"]).spent())
     run["seconds"][stage] = round(seconds, 3)
     if stage == "ingest":
         images = folder.read("images")
@@ -309,12 +315,29 @@ def run_audit(audit: Audit, out: str | Path, progress: Progress | None = None) -
 
 @contextlib.contextmanager
 def locked(folder: AuditFolder) -> Iterator[None]:
-    """Hold the audit's folder: two runs at once into one folder would mix their tables."""
-    with open(folder.path / ".lock", "w") as handle:
+    """Hold the audit's folder: two runs at once into one folder would mix their tables.
+
+    Raises:
+        UserError: another run holds it, or has begun there since `prepare` began this one.
+    """
+    with _alone(folder):
+        if folder.begun and folder.run().get("run") != folder.begun:
+            raise UserError(_ANOTHER.format(folder.path))
+        yield
+
+
+_ANOTHER = "Another run is writing to {}. Wait for it, or give another --out."
+
+
+@contextlib.contextmanager
+def _alone(folder: AuditFolder) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        with explained(folder.path):
+            handle = stack.enter_context(open(folder.path / ".lock", "w"))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"Another run is writing to {folder.path}. Wait for it, or give another --out.") from None
+        except BlockingIOError:
+            raise UserError(_ANOTHER.format(folder.path)) from None
         yield
 
 

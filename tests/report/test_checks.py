@@ -1,4 +1,4 @@
-"""The section of the data: what was found first, worst first, with pictures; what was clean; nothing of it is markup."""
+"""The section of the data: found first, worst first, with pictures; then what was clean; and nothing of it is markup."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def page_of(*rows: dict[str, Any]) -> tuple[str, Elements]:
 
 def test_what_was_found_comes_first_and_the_worst_of_it_first() -> None:
     page, elements = page_of(PALE, DARK, COPY)
-    places = [page.index(text) for text in ("7 pictures are there", "are darker", "are paler", "No file is there twice")]
+    places = [
+        page.index(text) for text in ("7 pictures are there", "are darker", "are paler", "No file is there twice")
+    ]
     assert places == sorted(places)
     assert "3 of 7 checks of the data found something." in elements.words
     assert "(45 images, q <0.001)" in elements.words and "(360 images)" in elements.words
@@ -55,7 +57,7 @@ def test_a_check_whose_picture_is_missing_still_speaks() -> None:
 
 
 def test_hostile_words_stay_text() -> None:
-    evil = {name: HOSTILE for name in ("what", "verdict", "label")}
+    evil = dict.fromkeys(("what", "verdict", "label"), HOSTILE)
     page, elements = page_of({**DARK, **evil}, {**CLEAN[0], **evil, "label": ""}, {**DARK, "verdict": "a\u202eb\x00c"})
     assert len(elements.all("script")) == 2 and all("onerror" not in attrs for _, attrs in elements.found)
     assert elements.words.count("<img src=x onerror=alert(1)>") >= 3
