@@ -192,7 +192,9 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     folder = AuditFolder(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder for the audit with --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
+    own = (".lock", ".run.json.*.part")  # all there is of a run that was killed as it began
+    others = (file for file in (out.iterdir() if out.is_dir() else ()) if not any(map(file.match, own)))
+    if any(others) and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
     items = list(context.source)

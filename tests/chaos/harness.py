@@ -51,7 +51,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def child(request: dict[str, Any], tell: int) -> int:
-    from pipeline.chain import run_audit
+    from pipeline import chain
     from pipeline.config import Audit
     from pipeline.errors import UserError
 
@@ -68,10 +68,14 @@ def child(request: dict[str, Any], tell: int) -> int:
             if not request.get("delay"):
                 time.sleep(60)  # exactly here
 
+    def noted(step: Any) -> Any:
+        return lambda name, *rest: (stage.append(name), step(name, *rest))[1]
+
+    chain.run_once, chain.run_shard = noted(chain.run_once), noted(chain.run_shard)
     sys.addaudithook(hook)
     said = ""
     try:
-        run_audit(Audit.from_yaml(request["config"]), request["out"], lambda name, *_: stage.append(name))
+        chain.run_audit(Audit.from_yaml(request["config"]), request["out"])
     except UserError as error:
         said = str(error)
     os.write(tell, (json.dumps({"events": seen, "stage": stage[-1], "said": said}) + "\n").encode())

@@ -1,4 +1,4 @@
-"""The section of the data: found first, worst first, with pictures; then what was clean; and nothing of it is markup."""
+"""The section of the data: found first, worst first, with pictures; then what was clean; and none of it is markup."""
 
 from __future__ import annotations
 
