@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.chain import check, prepare
+from pipeline.chain import preflight, prepare
 from pipeline.config import Audit
 from pipeline.errors import Busy, UserError
 
@@ -16,15 +16,18 @@ def run_flow(audit: Audit, out: Path, runner: str = "threads") -> None:
     `runner`: see flows/runners.py.
 
     Raises:
-        UserError: the configuration's data or models are not there; checked before Prefect starts.
+        UserError: the configuration's data or models are not there, checked before Prefect starts; or its server
+            doesn't answer.
     """
     from flows.runners import runner_of
 
     chosen = runner_of(runner)
     prepare(audit, out)  # a user's mistake should not cost the start of a server
     from flows.discover import discover
+    from flows.faults import plainly
 
-    discover.with_options(task_runner=chosen)(audit.to_dict(), str(out.resolve()))
+    with plainly():
+        discover.with_options(task_runner=chosen)(audit.to_dict(), str(out.resolve()))
 
 
 def run_audit_flow(config: Path, root: Path, overrides: tuple[str, ...], runner: str = "threads") -> Path:
@@ -37,10 +40,12 @@ def run_audit_flow(config: Path, root: Path, overrides: tuple[str, ...], runner:
     from flows.runners import runner_of
 
     runner_of(runner)
-    check(Audit.from_yaml(config, list(overrides)), root / "new")
+    preflight(Audit.from_yaml(config, list(overrides)), root / "new")
     from flows.audit import audit
+    from flows.faults import plainly
 
-    state: Any = audit(str(config.resolve()), str(root.resolve()), list(overrides), runner, return_state=True)
+    with plainly():
+        state: Any = audit(str(config.resolve()), str(root.resolve()), list(overrides), runner, return_state=True)
     if state.is_cancelled():
         raise Busy(str(state.message))
     return Path(str(state.result()))
@@ -60,7 +65,7 @@ def serve_audits(
     Raises:
         UserError: no server is named or it doesn't answer, the configuration is wrong, or the schedule isn't one.
     """
-    check(Audit.from_yaml(config, list(overrides)), root / "new")
+    preflight(Audit.from_yaml(config, list(overrides)), root / "new")
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.settings import get_current_settings

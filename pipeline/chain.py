@@ -1,6 +1,6 @@
 """The chain of an audit, written once:
 
-    ingest -> predict -> caption -> propose -> detect -> embed -> cluster -> measure -> ablate -> rank
+    ingest -> predict -> caption -> propose -> detect -> embed -> check -> cluster -> measure -> ablate -> rank
         -> compare -> report, export
 
 `chain` says the order; how a step is carried out is the caller's affair: in this process (`run_audit`, for notebooks,
@@ -16,6 +16,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,7 @@ from pipeline.records import SCHEMAS
 from pipeline.stages import (
     ablate,
     caption,
+    check,
     cluster,
     compare,
     detect,
@@ -46,7 +48,7 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import AuditFolder, Shelf
+from pipeline.store import AuditFolder, Shelf, explained, sweep
 
 
 def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
@@ -57,6 +59,7 @@ def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
     once("propose")
     each("detect")
     each("embed")
+    once("check")
     once("cluster")
     once("measure")
     once("ablate")
@@ -82,6 +85,7 @@ STAGES: dict[str, Stage] = {
     "propose": Stage(propose.propose, ("attributes",)),
     "detect": Stage(detect.detect, ("detections",), detect.computation),
     "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation),
+    "check": Stage(check.check, ("checks",)),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
     "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
     "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
@@ -183,7 +187,7 @@ def gather(name: str, context: Context) -> None:
         context.folder.write(shelf.table_name, shelf.read(ids))
 
 
-def check(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
+def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
     """Check what can be checked before any work: the context with the classes found, and the models' fingerprints.
 
     Raises:
@@ -192,8 +196,9 @@ def check(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
     folder = AuditFolder(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder for the audit with --out.")
-    strange = out.is_dir() and any(path.name != ".lock" for path in out.iterdir())
-    if strange and not (out / "run.json").is_file():
+    own = (".lock", ".run.json.*.part")  # all there is of a run that was killed as it began
+    others = (file for file in (out.iterdir() if out.is_dir() else ()) if not any(map(file.match, own)))
+    if any(others) and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
     items = list(context.source)
@@ -228,17 +233,22 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
         previous: the audit of the same data set that this one goes on from, and is compared with.
 
     Raises:
-        UserError: as `check`.
+        UserError: as `preflight`.
     """
-    checked, fingerprints = check(audit, out)
+    checked, fingerprints = preflight(audit, out)
     folder, labels = checked.folder, checked.audit.classes
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(folder):  # before anything of an audit that another run is writing is touched
+    folder.begun = uuid.uuid4().hex
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), explained(out):  # before anything of an audit that another run is writing is touched
         for name in [*SCHEMAS]:
             folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
         (out / "report.html").unlink(missing_ok=True)
+        sweep(out)
+        sweep(checked.cache)
         folder.write_run(
             {
+                "run": folder.begun,
                 "cuescope": importlib.metadata.version("cuescope"),
                 "code": code_version(),
                 "audit": audit.to_dict(),
@@ -272,7 +282,7 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
             place = run["costs"] if what == "dropped" else run["forwards"]
             place[what] = (place.get(what) or 0) + number
         run["skipped"] += [entry for entry in tally.skipped if entry not in run["skipped"]]
-    run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["started"]).spent())
+    run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["run"]).spent())
     run["seconds"][stage] = round(seconds, 3)
     if stage == "ingest":
         images = folder.read("images")
@@ -329,12 +339,29 @@ def run_audit(
 
 @contextlib.contextmanager
 def locked(folder: AuditFolder) -> Iterator[None]:
-    """Hold the audit's folder: two runs at once into one folder would mix their tables."""
-    with open(folder.path / ".lock", "w") as handle:
+    """Hold the audit's folder: two runs at once into one folder would mix their tables.
+
+    Raises:
+        UserError: another run holds it, or has begun there since `prepare` began this one.
+    """
+    with _alone(folder):
+        if folder.begun and folder.run().get("run") != folder.begun:
+            raise Busy(_ANOTHER.format(folder.path))
+        yield
+
+
+_ANOTHER = "Another run is writing to {}. Wait for it, or give another folder."
+
+
+@contextlib.contextmanager
+def _alone(folder: AuditFolder) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        with explained(folder.path):
+            handle = stack.enter_context(open(folder.path / ".lock", "w"))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"Another run is writing to {folder.path}. Wait for it, or give another folder.") from None
+        except BlockingIOError:
+            raise Busy(_ANOTHER.format(folder.path)) from None
         yield
 
 

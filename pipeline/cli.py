@@ -111,13 +111,15 @@ def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: b
     from rich.console import Console
 
     from pipeline.report.assemble import counted
-    from pipeline.report.terminal import print_answers, print_findings
+    from pipeline.report.terminal import print_answers, print_checks, print_findings
 
     console = Console()
     print_findings(console, folder.run(), findings)
     if folder.has("variants") and folder.has("answers"):
         answers = counted(folder.read("answers"))
         print_answers(console, folder.run(), folder.read("variants").to_pylist(), answers)
+    if folder.has("checks"):
+        print_checks(console, folder.read("checks").to_pylist())
     report = folder.path / "report.html"
     if report.is_file():
         console.print(f"Report: {report}", soft_wrap=True, highlight=False)

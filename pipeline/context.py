@@ -70,7 +70,7 @@ class Context:
     @property
     def ledger(self) -> Ledger:
         """The log of calls of paid services, of this run of the audit."""
-        begun = self.folder.run()["started"] if (self.folder.path / "run.json").is_file() else ""
+        begun = self.folder.run().get("run", "") if (self.folder.path / "run.json").is_file() else ""
         return Ledger(self.folder.path / "llm.jsonl", begun)
 
     @functools.cached_property

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.chain import check, locked
+from pipeline.chain import locked, preflight
 from pipeline.config import Audit
 from pipeline.errors import UserError
 from pipeline.evidence.change import WORSE
@@ -63,7 +63,7 @@ def audit_once(audit: Audit, root: Path, run: Run) -> Outcome:
         Busy: another run holds `root`.
         UserError: as the chain does; people are told of any failure.
     """
-    check(audit, root / "new")  # a mistake leaves no folder
+    preflight(audit, root / "new")  # a mistake leaves no folder
     root.mkdir(parents=True, exist_ok=True)
     with locked(AuditFolder(root)):
         out = new_folder(root)

@@ -104,6 +104,21 @@ SCHEMAS: dict[str, pa.Schema] = {
     # embed
     "regions": _schema(region_id=TEXT, image_id=TEXT, source=TEXT, box=BOX, embedding=VECTOR),
     "embeddings": _schema(image_id=TEXT, embedding=VECTOR),
+    # check: one row a check of the data, and a class where it is one of a class
+    "checks": _schema(
+        check=TEXT,  # order | copies | balance | halves | properties; between audits: added images | removed images
+        what=TEXT,
+        label=TEXT,  # or empty
+        found=YES,
+        verdict=TEXT,  # a sentence or two
+        statistic=REAL,  # what it is depends on check and what: see docs/data-checks.md
+        lower=REAL,
+        upper=REAL,
+        p=REAL,
+        q=REAL,  # over all tests of the same check
+        n=WHOLE,  # images that were looked at
+        examples=pa.list_(TEXT),  # image ids
+    ),
     # cluster
     "clusters": _schema(
         cluster=WHOLE,

@@ -10,9 +10,14 @@ after a crash, auditing again with more images and sharing between audits are th
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,17 +34,77 @@ from pipeline.records import SCHEMAS, conform
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, which takes its place when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path in the folder of `path`, which takes its place when the block ends without an error.
+
+    Raises:
+        UserError: the disk is full, or the folder can't be written to; what was at `path` is still there.
+    """
+    with explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{path.name}.{_machine()}-{os.getpid()}-"
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "a file would be too large",
+}
+CLOSED = {errno.EROFS: "it is read-only", errno.EACCES: "permission denied", errno.EPERM: "permission denied"}
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn an error of the disk under `folder` into one that says what to do; any other passes."""
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            todo = (
+                "Make room (or choose another disk with cache: and --out) and give the same command again: it goes on."
+            )
+            raise UserError(f"{folder} can't be written to: {FULL[error.errno]}. {todo}") from None
+        if error.errno in CLOSED:
+            todo = "Make it writable, or choose another folder (--out for the audit, cache: in the configuration)."
+            raise UserError(f"{folder} can't be written to: {CLOSED[error.errno]}. {todo}") from None
+        raise
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight hexadecimal digits for where process ids mean what they mean here: the host, and its pid namespace."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.blake2b(f"{platform.node()} {namespace}".encode(), digest_size=4).hexdigest()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files below `folder` whose writers were killed; those of other machines stay."""
+    for part in folder.rglob(".*.part"):
+        writer = re.fullmatch(rf".*\.{_machine()}-(\d+)-[^.]*\.part", part.name)
+        if writer and not _alive(int(writer[1])):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,6 +130,7 @@ class AuditFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.begun = ""  # the id of the run that chain.prepare began here, in run.json as `run`
 
     @classmethod
     def open(cls, path: str | Path) -> AuditFolder:
@@ -136,14 +202,22 @@ class Shelf:
         self.table_name = table
         self.key_column = key_column
 
-    def _parts(self, kind: str) -> list[Path]:
-        return sorted(self.folder.glob(f"*.{kind}.parquet")) if self.folder.is_dir() else []
+    def _parts(self) -> Iterator[tuple[list[str], Path]]:
+        """The keys and the file of rows of each part, in the order of their names.
+
+        A file that was cut short or damaged (a power cut, a disk) doesn't count: its keys are computed again.
+        """
+        for part in sorted(self.folder.glob("*.keys.parquet")) if self.folder.is_dir() else []:
+            rows = part.with_name(part.name.replace(".keys.", ".rows."))
+            with contextlib.suppress(pa.ArrowException, FileNotFoundError):
+                pq.read_metadata(rows)
+                yield pq.read_table(part)["key"].to_pylist(), rows
 
     def keys(self) -> set[str]:
         """Every key whose results are there (also those with no rows)."""
         found: set[str] = set()
-        for part in self._parts("keys"):
-            found.update(pq.read_table(part)["key"].to_pylist())
+        for keys, _ in self._parts():
+            found.update(keys)
         return found
 
     def add(self, keys: Iterable[str], rows: pa.Table) -> None:
@@ -161,12 +235,12 @@ class Shelf:
         schema = SCHEMAS[self.table_name]
         pieces: list[pa.Table] = []
         seen: set[str] = set()
-        for part in self._parts("keys"):
-            here = [key for key in pq.read_table(part)["key"].to_pylist() if key in wanted and key not in seen]
+        for keys_here, part in self._parts():
+            here = [key for key in keys_here if key in wanted and key not in seen]
             if not here:
                 continue
             seen.update(here)  # two runs at once may both have stored a key: the first part counts
-            rows = pq.read_table(part.with_name(part.name.replace(".keys.", ".rows.")), schema=schema)
+            rows = pq.read_table(part, schema=schema)
             mask = pa.compute.is_in(rows[self.key_column], value_set=pa.array(here, pa.string()))
             pieces.append(rows.filter(mask))
         if not pieces:

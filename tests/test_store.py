@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import errno
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline import records
 from pipeline.errors import UserError
-from pipeline.store import AuditFolder, Shelf, key_of, replacing
+from pipeline.models.ledger import Ledger
+from pipeline.store import AuditFolder, Shelf, key_of, replacing, sweep
 
 
 def captions(**texts: str) -> pa.Table:
@@ -18,6 +24,52 @@ def captions(**texts: str) -> pa.Table:
 
 def shelf(path: Path, *computation) -> Shelf:
     return Shelf(path, "caption", "captions", "image_id", computation)
+
+
+@pytest.mark.parametrize("kind", ["rows", "keys"])
+def test_a_part_that_was_cut_short_is_computed_again(tmp_path: Path, kind: str) -> None:
+    cache = shelf(tmp_path)
+    cache.add(["a"], captions(a="one"))
+    cache.add(["b"], captions(b="two"))
+    part = next(file for file in cache.folder.glob(f"*.{kind}.parquet") if file.name.startswith(key_of(["a"])))
+    part.write_bytes(part.read_bytes()[:-20])
+    assert cache.keys() == {"b"}
+    assert cache.read(["a", "b"])["caption"].to_pylist() == ["two"]
+    cache.add(["a"], captions(a="one"))
+    assert cache.read(["a", "b"])["caption"].to_pylist() == ["one", "two"]
+
+
+def test_the_temporary_files_of_dead_writers_alone_are_swept(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with replacing(tmp_path / "cache" / "live") as mine:
+        name = mine.name
+        crumb = mine.with_name(name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
+        elsewhere = mine.with_name(re.sub(r"[0-9a-f]{8}-\d+-", f"00000000-{dead.pid}-", name))
+        for file in (crumb, elsewhere):
+            file.write_text("half")
+        sweep(tmp_path)
+        assert mine.exists() and elsewhere.exists() and not crumb.exists()
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")])
+def test_a_disk_that_takes_no_more_is_the_users_to_mend(tmp_path: Path, number: int, words: str) -> None:
+    file = tmp_path / "table"
+    file.write_text("old")
+    with pytest.raises(UserError, match=words), replacing(file):
+        raise OSError(number, "from the system")
+    assert file.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(FileNotFoundError), replacing(file):
+        raise FileNotFoundError(2, "another fault stays what it is")
+
+
+def test_a_line_that_was_cut_short_takes_no_other_with_it(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "llm.jsonl", "this run")
+    ledger.write({"calls": 1})
+    with ledger.path.open("a") as file:
+        file.write('{"run": "this run", "ca')
+    ledger.write({"calls": 2})
+    assert ledger.spent().calls == 3
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_crumbs(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pipeline.records import VERDICTS
-from pipeline.report import answers, changes, overview, sentences, view
+from pipeline.report import answers, changes, checks, overview, sentences, view
 from pipeline.report.data import ReportData
 from pipeline.report.plots import Scale, scale_of
 
@@ -64,6 +64,7 @@ class Page:
     asked: str
     own_pictures: str
     compared: Compared | None
+    checks: checks.Checks
     ablation: str
     q: Any
     smallest: str
@@ -141,6 +142,7 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         asked=answers.asked(data.answers),
         own_pictures=answers.own_pictures(data.variants),
         compared=_compared(data, views),
+        checks=checks.checks_of(data),
         ablation=sentences.ablation(run.get("ablation") or {}),
         q=(audit.get("rank") or {}).get("q", 0.05),
         smallest=sentences.of_100(sentences.number((audit.get("rank") or {}).get("smallest_effect", 0.05))),

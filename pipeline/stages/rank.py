@@ -118,9 +118,9 @@ def rank(
             )
         )
     for row in rows:
-        mine = [made.get((row["class"], row["cue_id"], name)) for name in ("removal", "insertion")]
-        row["removal_stopped"], row["insertion_stopped"] = (one["stopped"] if one else "" for one in mine)
-        row["unmoved"] = any(mine) and all(one["unmoved"] for one in mine if one)
+        ways = [made.get((row["class"], row["cue_id"], name)) for name in ("removal", "insertion")]
+        row["removal_stopped"], row["insertion_stopped"] = (way["stopped"] if way else "" for way in ways)
+        row["unmoved"] = any(ways) and all(way["unmoved"] for way in ways if way)
     if audit.ablate.mode == "racing":
         qs = e_bh([row["e"] for row in rows])
     else:

@@ -23,6 +23,7 @@ TABLES = (
     "clusters",
     "variants",
     "answers",
+    "checks",
 )
 
 
