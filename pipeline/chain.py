@@ -247,7 +247,7 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     run = folder.run()
     for tally in tallies:
         for what, number in tally.counts.items():
-            place = run["costs"] if what == "dropped" else run["forwards"]
+            place = run["data"] if stage == "ingest" else run["costs"] if what == "dropped" else run["forwards"]
             place[what] = (place.get(what) or 0) + number
         run["skipped"] += [entry for entry in tally.skipped if entry not in run["skipped"]]
     run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["started"]).spent())

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, plain
 
 app = App(
     name="cuescope",
@@ -111,7 +111,7 @@ def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: b
         print_answers(console, folder.run(), folder.read("variants").to_pylist(), answers)
     report = folder.path / "report.html"
     if report.is_file():
-        console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+        console.print(f"Report: {plain(str(report))}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command
@@ -264,7 +264,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"cuescope: {error}", file=sys.stderr)
+        print(f"cuescope: {plain(str(error))}", file=sys.stderr)  # names in it are anybody's
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(

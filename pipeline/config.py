@@ -11,7 +11,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline import secrets
 from pipeline.errors import UserError, nearest
+from pipeline.images import read_file
 from pipeline.models import registry
 
 
@@ -146,6 +148,16 @@ class Audit(Section):
     def _none_is_off(cls, value: Any) -> Any:
         return None if value in (False, "none", {"kind": "none"}) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hold_no_secrets(cls, raw: Any) -> Any:
+        for place, reason in secrets.found_in(raw):
+            raise UserError(
+                f"{place}: {reason}, and a configuration is written into the audit and its report. Give it by an "
+                "environment variable that the service's own client reads (api_key_env names one for language models)."
+            )
+        return raw
+
     @model_validator(mode="after")
     def _check_back_ends(self) -> Audit:
         for section, seam in SEAMS.items():
@@ -165,9 +177,9 @@ class Audit(Section):
         if not path.is_file():
             raise UserError(f"There is no configuration file {path}. Write one with: cuescope init IMAGE_FOLDER")
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+            raw = read_yaml(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is no configuration: {error}.") from None
         if not isinstance(raw, dict):
             raise UserError(f"{path} holds no configuration: expected keys such as 'data' and 'model'.")
         for override in overrides or []:
@@ -195,6 +207,30 @@ class Audit(Section):
         return self.prompts.get(label, label.replace("_", " ").replace("-", " ").strip())
 
 
+MOST_YAML = 1 << 22
+"""Bytes of a configuration; more is a mistake."""
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says: plain data, with no tags that make objects, of bounded size.
+
+    Raises:
+        OSError, ValueError: why it can't be read; no line of it is repeated, for it may hold a key by mistake.
+    """
+    try:
+        return yaml.safe_load(read_file(path, MOST_YAML).decode("utf-8-sig"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(f"it is not YAML: {error.problem or error.context}{where}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not YAML: {getattr(error, 'reason', 'a character has no place in it')}") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not in UTF-8") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply, or contains itself") from None
+
+
 PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model", "captions_path"})
 
 
@@ -216,7 +252,7 @@ def _absolute(value: Any, base: Path, key: str = "") -> Any:
 def _override(raw: dict[str, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*", key):
-        raise UserError(f"--set {assignment}: expected key=value, for example --set ablate.budget=5000")
+        raise UserError(f"--set {key}: expected key=value, for example --set ablate.budget=5000")
     *parents, last = key.split(".")
     place = raw
     for parent in parents:
@@ -225,7 +261,10 @@ def _override(raw: dict[str, Any], assignment: str) -> None:
             inner = {}
             place[parent] = inner
         place = inner
-    place[last] = yaml.safe_load(text)
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {key}: its value is not YAML; put it in quotation marks.") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import UserError, nearest
 from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles
-from pipeline.sources.urls import Files
+from pipeline.sources.urls import Files, shown
 
 
 @dataclass
@@ -63,7 +63,7 @@ class HuggingFace:
             names = [name for chunk in chunks for name in chunk.field("path").to_pylist()]
             half = check_splits(self.splits).get(split, "") if self.splits else ""
             for number, row in enumerate(part.select_columns(said)):
-                path = f"{split}/{number}/{PurePosixPath(names[number] or '').name}".rstrip("/")
+                path = f"{split}/{number}/{PurePosixPath(shown(names[number] or '')).name}".rstrip("/")
                 item = reading.item(path, {column: named(part.features[column], row[column]) for column in said})
                 yield replace(item, split=item.split or half)
 

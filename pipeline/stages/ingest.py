@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Audit
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, nearest, plain
 from pipeline.geometry import area, as_boxes
 from pipeline.images import RGB, UnreadableImage, content_id, decode
 from pipeline.models.annotations import reads_annotations
 from pipeline.properties import measure as measure_properties
 from pipeline.records import table
-from pipeline.sources.items import Item
+from pipeline.sources.items import Item, passed_over
 from pipeline.store import key_of
 
 VERSION = 1
@@ -31,9 +31,13 @@ def ingest(
     captioner: Any,
     detector: Any,
     skip: Callable[[str, str], None],
+    count: Callable[[str, int], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
     """Read every image once: identity by content, upright RGB, measured properties, near-duplicate group, half.
+
+    Every file is accounted for: `count` hears how many the source gave, and of them how many pictures are audited and
+    how many are of other classes alone; the rest are quarantined. What isn't named as an image at all is in `skip`.
 
     Returns:
         `images`, in the order of the source (an image of several labels once for each); `annotations`, what the
@@ -49,13 +53,15 @@ def ingest(
     given: dict[str, set[str]] = {}
     annotations: list[dict[str, Any]] = []
     quarantine: list[dict[str, str]] = []
-    lost = 0
+    lost = others_only = 0
     items = list(source)
     for done, item in enumerate(items):
         labels = [label for label in item.labels if not audit.classes or label in audit.classes]
         if item.fault:
             quarantine.append({"path": item.path, "reason": item.fault})
-        if item.fault or not labels:
+            continue
+        if not labels:
+            others_only += 1
             continue
         try:
             data = source.read(item.path)
@@ -64,7 +70,8 @@ def ingest(
             quarantine.append({"path": item.path, "reason": str(error)})
             continue
         except OSError as error:
-            quarantine.append({"path": item.path, "reason": f"cannot be opened: {error.strerror or error}"})
+            reason = f"cannot be opened: {plain(str(error.strerror or error) or type(error).__name__)}"
+            quarantine.append({"path": item.path, "reason": reason})
             continue
         content = content_id(data)
         if content in kept:
@@ -111,6 +118,11 @@ def ingest(
     left = [row for _, rows in kept.values() for row in rows]
     for row in left:  # a group is never parted, unless the data say so
         row["split"] = row["split"] or min(given.get(row["group"], {half(row["group"], audit.seed)}))
+    count("given", len(items))
+    count("pictures", len(kept))
+    count("other_classes", others_only)
+    for why, number in sorted(passed_over(source).items()):
+        skip(f"{number:,} {'file' if number == 1 else 'files'} of the data", why)
     images = table("images", left)
     ids = set(images["image_id"].to_pylist())
     annotations = [row for row in annotations if row["image_id"] in ids]
