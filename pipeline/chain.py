@@ -254,7 +254,8 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     run["seconds"][stage] = round(seconds, 3)
     if stage == "ingest":
         images = folder.read("images")
-        run["data"] = {
+        run["data"] = {  # given = pictures + quarantined + other_classes
+            **dict.fromkeys(("given", "pictures", "other_classes"), 0),
             **run["data"],
             "images": len(images),
             "quarantined": len(folder.read("quarantine")),

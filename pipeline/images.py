@@ -61,7 +61,8 @@ def decode(data: bytes) -> RGB:
                     raise UnreadableImage(
                         f"{picture.width} x {picture.height} pixels is over the limit of {MAX_PIXELS:,}"
                     )
-                return to_rgb(ImageOps.exif_transpose(picture))
+                picture.load()
+                return to_rgb(_upright(picture))
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -69,7 +70,17 @@ def decode(data: bytes) -> RGB:
     except Image.DecompressionBombError:
         raise UnreadableImage(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files; each is a fault of the file
+        if "MAX_TEXT" in str(error):
+            raise UnreadableImage("its metadata unpack to more than is read here") from None
         raise UnreadableImage(f"damaged image: {plain(str(error))[:200] or type(error).__name__}") from None
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as its EXIF data say; of damaged EXIF data nothing can be said, and the picture is as it is."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:
+        return picture
 
 
 def to_rgb(picture: Image.Image) -> RGB:
@@ -91,13 +102,16 @@ def read_file(path: str | Path, most: int = MAX_BYTES) -> bytes:
         OSError: it can't be read, is no plain file (a pipe or a device would be read for ever) or holds too much.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # or opening a pipe would wait for a writer
-    with open(handle, "rb") as stream:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path} is no file with contents, but a folder, a pipe or a device")
+            raise OSError("it is no file with contents, but a folder, a pipe or a device")
         if status.st_size > most:
-            raise OSError(f"{path} holds more than {most >> 20} MiB")
-        return stream.read(most)
+            raise OSError(f"it holds more than {most >> 20} MiB")
+        with open(handle, "rb", closefd=False) as stream:
+            return stream.read(most)
+    finally:
+        os.close(handle)
 
 
 def load(path: str | Path) -> RGB:

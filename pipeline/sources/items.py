@@ -155,6 +155,8 @@ class Columns:
     def _labels(self, cell: Any) -> tuple[str, ...]:
         if isinstance(cell, str) and self.separator:
             cell = cell.split(self.separator)
+        if any(isinstance(value, Mapping | bytes) for value in _listed(cell)):
+            raise Fault("its label is neither text nor a number")
         values = [text_of(value) for value in _listed(cell)]
         labels = tuple(dict.fromkeys(self._label(value) for value in values if value))
         if not labels:

@@ -122,7 +122,8 @@ def manifest(
     try:
         there = column_names(path, own)
     except OSError as error:
-        raise UserError(f"data: the manifest {path} can't be read: {error.strerror or error}.") from None
+        why = " ".join(str(error.strerror or error).split()).rstrip(".")[:200]
+        raise UserError(f"data: the manifest {path} can't be read: {why}.") from None
     except (pa.ArrowException, ValueError, csv.Error) as error:
         raise UserError(f"data: {path} is not a {suffix} file: {' '.join(str(error).split())[:200]}.") from None
     reading = Columns(

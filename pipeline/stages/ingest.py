@@ -126,7 +126,7 @@ def ingest(
     images = table("images", left)
     ids = set(images["image_id"].to_pylist())
     annotations = [row for row in annotations if row["image_id"] in ids]
-    _check_classes(audit, images, {label for item in items for label in item.labels}, quarantine)
+    _check_classes(audit, images, Counter(label for item in items for label in item.labels), quarantine)
     _check_given(audit, images, annotations, given, captioner, detector, skip)
     if lost:
         skip(f"{lost} boxes of the data", "they are empty, outside their picture, or drawn on it before it was turned")
@@ -165,13 +165,16 @@ def half(group: str, seed: int) -> str:
     return "selection" if digest[0] < 128 else "estimation"
 
 
-def _check_classes(audit: Audit, images: pa.Table, found: set[str], quarantine: list[dict[str, str]]) -> None:
+def _check_classes(audit: Audit, images: pa.Table, found: Counter[str], quarantine: list[dict[str, str]]) -> None:
     counts = Counter(images["label"].to_pylist())
     reasons = Counter(row["reason"] for row in quarantine).most_common(1)
     why = f" Most often: {reasons[0][0]}." if reasons else ""
     for name in audit.classes:
         if not counts[name]:
-            lost = f"All its files were quarantined ({len(quarantine)} in all).{why}"
+            lost = (
+                f"All its files ({found[name]}) were quarantined.{why} Mend or remove them, or name the classes to audit "
+                "in 'classes'."
+            )
             raise UserError(
                 f"data: the class '{name}' has no images. {lost if name in found else nearest(name, found)}"
             )
