@@ -222,7 +222,8 @@ def read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ValueError(f"it is not YAML: {error.problem or error.context}{where}") from None
+        problem = secrets.KEYS.sub("***", error.problem or error.context or "it can't be parsed")
+        raise ValueError(f"it is not YAML: {problem}{where}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {getattr(error, 'reason', 'a character has no place in it')}") from None
     except UnicodeDecodeError:

@@ -125,7 +125,7 @@ class Context:
         def read(path: str) -> RGB:
             try:
                 return decode(source.read(path))
-            except (OSError, UnreadableImage) as error:
+            except (OSError, ValueError, UnreadableImage) as error:
                 raise UserError(
                     f"data: {path} could be read at ingest and can't be now ({plain(str(error))}). "
                     "The data set changed during the audit: run it again."

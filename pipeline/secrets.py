@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 NAMED = re.compile(
     r"secret|passw(or)?d|(^|[_-])(token|pwd|sas)$|(api|access|account|private|shared)_?key|authorization|connection_string"
@@ -13,6 +12,7 @@ NAMED = re.compile(
 """In the name of an option, in lower case: it holds a secret."""
 KEYS = re.compile(r"\b(sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AIza[\w-]{30,})")
 """What keys of well-known services look like."""
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 WORDS = frozenset({"prompts", "mapping", "columns", "splits", "attributes", "classes", "labels"})
 """Options whose keys are the user's own words."""
 
@@ -38,11 +38,11 @@ def found_in(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 def in_url(text: str) -> str:
     """Why an address must not be written down, or empty: a user or a password, or a query, which may be a signature."""
-    scheme, mark, rest = text.partition("://")
-    if not mark or not scheme.replace("+", "").isalnum():
+    parts = ADDRESS.search(text)
+    if not parts:
         return ""
-    if "@" in re.split(r"[/?#]", rest, maxsplit=1)[0]:
+    if "@" in parts[2]:
         return "its address holds a user or a password"
-    if scheme.lower() in ("http", "https") and urlsplit(text).query:
+    if parts[1].lower() in ("http", "https") and "?" in parts[3]:
         return "its address holds a query ('?...'), which may be a signature or a key"
     return ""

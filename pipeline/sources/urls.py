@@ -31,8 +31,8 @@ SCHEMES = ("file", "memory", "s3", "gs", "https")
 OPEN = ("http", "https")
 """Read without the user's credentials, so that any host's files may be named."""
 SECRETS = frozenset({"key", "secret", "token", "password", "username", "sas_token", "account_key"})
-PLATFORM = frozenset({"168.63.129.16"})
-"""A public address at which a cloud (Azure) answers its own machines alone."""
+INSIDE = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
+"""Addresses that Python takes for public ones, and at which clouds answer their own machines alone."""
 WITH_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
 """Networks of IPv6 whose addresses end in one of IPv4 that a gateway may lead to (RFC 6052, RFC 4291)."""
 
@@ -103,7 +103,12 @@ class Files:
         if not name.strip() or "\0" in name:
             raise Refused("no path is given")
         self._check_scheme(name)
-        name = local_path(name)
+        try:
+            name = local_path(name)
+            if name.lower().startswith(("http://", "https://")) and re.search(r'[\s"<>]', name + urlsplit(name).netloc):
+                raise ValueError
+        except ValueError:
+            raise Refused("its address can't be read: is a character in it not percent-encoded?") from None
         if is_url(name):
             if not (name.partition("://")[0].lower() in OPEN or self.allow_outside or self._holds(name)):
                 raise self._outside(name)  # anything that the user's credentials open could be named
@@ -226,7 +231,7 @@ def _as_os_errors(address: str) -> Iterator[None]:
 
 def has_secret(address: str) -> bool:
     """Whether a URL has a user, a password or a query: it must not stand in an audit's tables."""
-    return is_url(address) and shown(address) != address
+    return bool(secrets.in_url(address))
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -245,7 +250,7 @@ def is_private(host: str) -> bool:
             return True
         if address.ipv4_mapped:
             return False
-    return not address.is_global or address.is_multicast or str(address) in PLATFORM
+    return not address.is_global or address.is_multicast or any(address in network for network in INSIDE)
 
 
 @functools.cache

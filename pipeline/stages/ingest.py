@@ -69,8 +69,9 @@ def ingest(
         except UnreadableImage as error:
             quarantine.append({"path": item.path, "reason": str(error)})
             continue
-        except OSError as error:
-            reason = f"cannot be opened: {plain(str(error.strerror or error) or type(error).__name__)}"
+        except (OSError, ValueError) as error:  # the latter of names that no file system and no network takes
+            said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+            reason = f"cannot be opened: {plain(said)}"
             quarantine.append({"path": item.path, "reason": reason})
             continue
         content = content_id(data)
