@@ -8,13 +8,12 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline import secrets
 from pipeline.errors import UserError, nearest
-from pipeline.images import read_file
 from pipeline.models import registry
+from pipeline.yaml_file import parse_yaml, read_yaml
 
 
 class Section(BaseModel):
@@ -207,31 +206,6 @@ class Audit(Section):
         return self.prompts.get(label, label.replace("_", " ").replace("-", " ").strip())
 
 
-MOST_YAML = 1 << 22
-"""Bytes of a configuration; more is a mistake."""
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says: plain data, with no tags that make objects, of bounded size.
-
-    Raises:
-        OSError, ValueError: why it can't be read; no line of it is repeated, for it may hold a key by mistake.
-    """
-    try:
-        return yaml.safe_load(read_file(path, MOST_YAML).decode("utf-8-sig"))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        problem = secrets.KEYS.sub("***", error.problem or error.context or "it can't be parsed")
-        raise ValueError(f"it is not YAML: {problem}{where}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"it is not YAML: {getattr(error, 'reason', 'a character has no place in it')}") from None
-    except UnicodeDecodeError:
-        raise ValueError("it is not in UTF-8") from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply, or contains itself") from None
-
-
 PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model", "captions_path"})
 
 
@@ -263,8 +237,8 @@ def _override(raw: dict[str, Any], assignment: str) -> None:
             place[parent] = inner
         place = inner
     try:
-        place[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+        place[last] = parse_yaml(text)
+    except ValueError:
         raise UserError(f"--set {key}: its value is not YAML; put it in quotation marks.") from None
 
 

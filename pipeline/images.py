@@ -66,7 +66,9 @@ def decode(data: bytes) -> RGB:
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImage("not an image of a format that is read here (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF)") from None
+        raise UnreadableImage(
+            "not an image of a format that is read here (JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF)"
+        ) from None
     except Image.DecompressionBombError:
         raise UnreadableImage(f"more pixels than the limit of {MAX_PIXELS:,}") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files; each is a fault of the file

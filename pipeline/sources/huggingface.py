@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from pipeline.errors import UserError, nearest
 from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles, parse_json
 from pipeline.sources.urls import Files, shown
+from pipeline.yaml_file import parse_yaml
 
 
 @dataclass
@@ -161,9 +160,9 @@ def check_card(folder: Path) -> None:
             text = file.read_text(encoding="utf-8", errors="replace")
             front = re.match(r"\s*---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL) if file.suffix == ".md" else None
             try:
-                card = yaml.safe_load(front[1] if front else "" if file.suffix == ".md" else text)
-            except (yaml.YAMLError, RecursionError):
-                continue  # datasets can't read it either
+                card = parse_yaml(front[1] if front else "" if file.suffix == ".md" else text)
+            except ValueError as error:
+                raise UserError(f"data: {file} can't be read: {error}. Mend or remove it.") from None
             named += _texts(card.get("configs") if isinstance(card, dict) else None)
     for file in folder.glob("**/state.json"):
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import struct
@@ -97,7 +96,8 @@ def bombs() -> dict[str, bytes]:
         "bomb-profile.png": png(8, 8, zlib.compress(bytes(16)), chunk(b"iCCP", b"a\0\0" + text)),
         "bomb.jpg": bytes(jpeg),
         "bomb.gif": bytes(gif),
-        "bomb.bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 60, 0, 0, 54, 40, 100_000, 100_000, 1, 24, 0, 0, 0, 0, 0, 0),
+        "bomb.bmp": b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 60, 0, 0, 54, 40, 100_000, 100_000, 1, 24, 0, 0, 0, 0, 0, 0),
         "bomb.ppm": b"P6\n100000 100000\n255\n",
         "nothing.ppm": b"P6\n0 0\n255\n",
     }

@@ -39,7 +39,9 @@ def test_addresses_that_lead_inside(host: str) -> None:
     assert is_private(host)
 
 
-@pytest.mark.parametrize("host", ["1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"])
+@pytest.mark.parametrize(
+    "host", ["1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"]
+)
 def test_addresses_of_the_public(host: str) -> None:
     assert not is_private(host)
 
@@ -103,7 +105,9 @@ def test_a_name_that_changes_between_two_looks(port: int, tmp_path: Path, monkey
     assert len(Inside.asked) == before
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x", "data:text/plain,x"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x", "data:text/plain,x"]
+)
 def test_a_redirect_to_another_scheme(port: int, tmp_path: Path, target: str) -> None:
     with pytest.raises(OSError) as caught:
         Files(str(tmp_path), allow_http=True, allow_private=True).read(f"http://127.0.0.1:{port}/to?{target}")
@@ -132,7 +136,12 @@ def test_a_redirect_from_https_to_http_is_refused_without_consent() -> None:
 
 def test_credentials_of_the_user_open_nothing_outside_the_root() -> None:
     files = Files("s3://mine/set")
-    for name in ("s3://other/x.png", "s3://mine/settings/x.png", "s3://mine/set/../x.png", "s3://mine/set/%2e%2e/x.png"):
+    for name in (
+        "s3://other/x.png",
+        "s3://mine/settings/x.png",
+        "s3://mine/set/../x.png",
+        "s3://mine/set/%2e%2e/x.png",
+    ):
         with pytest.raises(Refused, match="outside"):
             files.address(name)
     assert files.address("s3://mine/set/a/x.png") == "s3://mine/set/a/x.png"

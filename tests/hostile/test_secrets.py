@@ -56,7 +56,9 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{server.server_port}"
-    rows = [(f"{base}/{f.relative_to(images)}?X-Amz-Signature={SIGNATURE}", f.parent.name) for f in images.rglob("*.png")]
+    rows = [
+        (f"{base}/{f.relative_to(images)}?X-Amz-Signature={SIGNATURE}", f.parent.name) for f in images.rglob("*.png")
+    ]
     rows.sort()
     for odd in ("none.png", "broken.png", "away.png"):
         rows.append((f"{base}/{odd}?X-Amz-Signature={SIGNATURE}", "a"))
@@ -180,7 +182,9 @@ def test_a_secret_in_a_configuration_is_refused_and_not_repeated(tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", [f"propose: {{api_key: {KEY}: x", f"a: '{KEY}", f"\t{KEY}", f"a: &{KEY} *{KEY}x", f"a: !{KEY} b"])
+@pytest.mark.parametrize(
+    "text", [f"propose: {{api_key: {KEY}: x", f"a: '{KEY}", f"\t{KEY}", f"a: &{KEY} *{KEY}x", f"a: !{KEY} b"]
+)
 def test_a_broken_configuration_is_not_repeated(tmp_path: Path, text: str) -> None:
     (tmp_path / "audit.yaml").write_text(text)
     with pytest.raises(UserError) as caught:
@@ -190,7 +194,11 @@ def test_a_broken_configuration_is_not_repeated(tmp_path: Path, text: str) -> No
 
 def test_words_of_the_user_are_no_secrets() -> None:
     raw = {
-        "data": {"source": "folder", "path": "images", "storage": {"endpoint_url": "http://127.0.0.1:9000", "anon": True}},
+        "data": {
+            "source": "folder",
+            "path": "images",
+            "storage": {"endpoint_url": "http://127.0.0.1:9000", "anon": True},
+        },
         "model": {"kind": "python", "factory": "tests.fakes:patch_lover", "options": {"max_new_tokens": 3}},
         "propose": {"kind": "openai", "model": "m", "api_key_env": "MY_KEY", "base_url": "http://127.0.0.1:11434/v1"},
         "prompts": {"secret_door": "a secret door", "token": "a token"},

@@ -126,7 +126,11 @@ def write_csv(path: Path) -> None:
 def write_jsonl(path: Path) -> None:
     lines = [json.dumps(row) for row in rows()]
     lines += ['{"image": "3.png", "label": "half \\ud800"}', "{", "[]", "null", "[" * 100_000, '{"image": {"a": 1}}']
-    lines += [json.dumps({"image": 7, "label": A}), '{"image": "5.png", "label": {"a": 1}}', '{"image": "6.png", "label": NaN}']
+    lines += [
+        json.dumps({"image": 7, "label": A}),
+        '{"image": "5.png", "label": {"a": 1}}',
+        '{"image": "6.png", "label": NaN}',
+    ]
     path.write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
 
 
@@ -203,7 +207,15 @@ def test_a_bad_coco_file(folder: Path, audited, tmp_path: Path) -> None:
     run = audited({"source": "coco", "path": str(path)})
     assert run["data"]["pictures"] >= 15
     why = " ".join(reasons(tmp_path))
-    for words in ("outside", "no id", "may be a secret", "not in UTF-8", "is not in the file", "not finite", "not an image"):
+    for words in (
+        "outside",
+        "no id",
+        "may be a secret",
+        "not in UTF-8",
+        "is not in the file",
+        "not finite",
+        "not an image",
+    ):
         assert words in why, words
     assert b"password" not in (tmp_path / "out" / "quarantine.parquet").read_bytes()
 
@@ -300,8 +312,12 @@ def test_a_bad_local_data_set(audited, tmp_path: Path) -> None:
 def test_a_card_leads_to_no_other_place(tmp_path: Path, audited, files: str) -> None:
     pytest.importorskip("datasets")
     (tmp_path / "set").mkdir()
-    pq.write_table(pa.table({"image": [{"bytes": good(0), "path": None}], "label": ["a"]}), tmp_path / "set" / "x.parquet")
-    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: '{files}'\n---\n")
+    pq.write_table(
+        pa.table({"image": [{"bytes": good(0), "path": None}], "label": ["a"]}), tmp_path / "set" / "x.parquet"
+    )
+    (tmp_path / "set" / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files: '{files}'\n---\n"
+    )
     with pytest.raises(UserError, match=r"outside it\. data\.allow_outside"):
         audited({"source": "huggingface", "name": str(tmp_path / "set")})
 
