@@ -20,7 +20,7 @@ def read_yaml(path: Path, references: bool = True) -> Any:
     """What a YAML file says.
 
     Args:
-        references: whether it may refer to a part of itself (`*name`); nested ones stand for more than any memory holds.
+        references: whether it may refer to a part of itself (`*name`); nested ones stand for more than memory holds.
 
     Raises:
         OSError, ValueError: why it can't be read; no line of it is repeated, for it may hold a key by mistake.

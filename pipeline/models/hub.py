@@ -73,8 +73,9 @@ def content(name: str) -> str:
 
 
 def load_transformers(where: str, kind: Any, name: str, **options: Any) -> Any:
-    """`kind.from_pretrained(name, **options)`, quietly, and never from the network for a folder or offline. Python files
-    that come with a model are never run.
+    """`kind.from_pretrained(name, **options)`, quietly, and never from the network for a folder or offline.
+
+    Python files that come with a model are never run.
 
     Raises:
         UserError: it isn't there, is damaged, or can't be downloaded.

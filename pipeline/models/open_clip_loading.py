@@ -272,13 +272,13 @@ def _check_folder(folder: Path, trust_pickle: bool) -> None:
 
 
 def _refuse_code(settings: Any, where: str) -> None:
-    """Of a model's configuration open_clip hands the tokenizer's options on as they are: one lets Python files that come
-    with the model run."""
+    """Of a model's configuration open_clip hands the tokenizer's options on as they are: one lets Python files that
+    come with the model run."""
     text = settings["model_cfg"].get("text_cfg") if isinstance(settings.get("model_cfg"), dict) else None
     if isinstance(text, dict) and "trust_remote_code" in (text.get("tokenizer_kwargs") or {}):
         raise UserError(
-            f"The open_clip model {where} asks in its configuration (tokenizer_kwargs) to run Python code that comes with "
-            "it, which is refused. Remove 'trust_remote_code' there, or take another model."
+            f"The open_clip model {where} asks in its configuration (tokenizer_kwargs) to run Python code that comes "
+            "with it, which is refused. Remove 'trust_remote_code' there, or take another model."
         )
 
 

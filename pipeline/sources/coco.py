@@ -113,8 +113,7 @@ def coco(
 
 def _read(path: str, files: Files, parts: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
     try:
-        with files.open(path) as stream:
-            content = parse_json(stream.read())
+        content = parse_json(files.read_list(path))
     except OSError as error:
         raise UserError(f"data: {path} can't be read: {error.strerror or error}.") from None
     except ValueError as error:

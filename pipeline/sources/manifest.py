@@ -168,7 +168,7 @@ def rows_of(path: str, files: Files, wanted: set[str]) -> Iterator[dict[str, Any
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=256, columns=sorted(wanted)):
                 yield from batch.to_pylist()
         return
-    text = _text(_whole(path, files))
+    text = _text(files.read_list(path))
     if _suffix(path) in DELIMITERS:
         yield from _csv_rows(
             csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[_suffix(path)], strict=True)
@@ -183,14 +183,6 @@ def rows_of(path: str, files: Files, wanted: set[str]) -> Iterator[dict[str, Any
             yield f"its line is not JSON: {error}"
             continue
         yield row if isinstance(row, dict) else "its line is no JSON object"
-
-
-def _whole(path: str, files: Files) -> bytes:
-    """All of a table in text: of a web server as much as an image may hold, of a place of the user's own everything."""
-    if is_url(path):
-        return files.read(path)
-    with files.open(path) as stream:
-        return stream.read()
 
 
 def _text(data: bytes) -> str:

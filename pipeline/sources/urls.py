@@ -156,6 +156,13 @@ class Files:
                         raise Refused(f"{shown(address)} holds more than {MAX_BYTES >> 20} MiB")
                 return bytes(data)
 
+    def read_list(self, name: str) -> bytes:
+        """All of a list of images, which the user named: of a local file everything, else as `read`."""
+        if is_url(name):
+            return self.read(name)
+        with self.open(name) as stream:
+            return stream.read()
+
     def open(self, name: str) -> BinaryIO:
         """The file that `name` stands for, seekable; errors as those of `read`."""
         address = self.address(name)

@@ -75,7 +75,7 @@ class WebDataset:
         start, size = self._places[shard][member]
         if size > MAX_BYTES:
             raise OSError(f"{member} holds more than {MAX_BYTES >> 20} MiB")
-        return self.files.read(shard, start, start + size) if size else b""
+        return self.files.read(shard, start, start + size) if size > 0 else b""
 
 
 def webdataset(

@@ -173,8 +173,8 @@ def _check_classes(audit: Audit, images: pa.Table, found: Counter[str], quaranti
     for name in audit.classes:
         if not counts[name]:
             lost = (
-                f"All its files ({found[name]}) were quarantined.{why} Mend or remove them, or name the classes to audit "
-                "in 'classes'."
+                f"All its files ({found[name]}) were quarantined.{why} Mend or remove them, or name the classes to "
+                "audit in 'classes'."
             )
             raise UserError(
                 f"data: the class '{name}' has no images. {lost if name in found else nearest(name, found)}"

@@ -28,7 +28,7 @@ def is_plain(text: str) -> bool:
 
 
 def accounted(out: Path) -> dict[str, Any]:
-    """run.json of an audit in which every file given is audited, quarantined for a plain reason, or of other classes."""
+    """run.json of an audit in which every file is audited, quarantined for a plain reason, or of other classes."""
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))
     data = run["data"]
     quarantine = pq.read_table(out / "quarantine.parquet").to_pylist()
