@@ -30,7 +30,7 @@ from flows.runners import runner_of  # noqa: E402
 from pipeline.chain import STAGES, Tally, chain, gather, locked, note, prepare, run_once, run_shard, shards  # noqa: E402
 from pipeline.config import Audit  # noqa: E402
 from pipeline.context import Context  # noqa: E402
-from pipeline.errors import UserError  # noqa: E402
+from pipeline.errors import UserError, plain  # noqa: E402
 from pipeline.progress import LISTENER  # noqa: E402
 from pipeline.store import AuditFolder  # noqa: E402
 
@@ -130,7 +130,7 @@ def publish(folder: AuditFolder) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """NaN has no place in JSON."""
+    """NaN has no place in JSON, nor a control character of a name on a page."""
     if isinstance(value, float):
         return None if value != value else round(value, 4)
-    return value
+    return plain(value) if isinstance(value, str) else value

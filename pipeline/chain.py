@@ -279,14 +279,15 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     run = folder.run()
     for tally in tallies:
         for what, number in tally.counts.items():
-            place = run["costs"] if what == "dropped" else run["forwards"]
+            place = run["data"] if stage == "ingest" else run["costs"] if what == "dropped" else run["forwards"]
             place[what] = (place.get(what) or 0) + number
         run["skipped"] += [entry for entry in tally.skipped if entry not in run["skipped"]]
     run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["run"]).spent())
     run["seconds"][stage] = round(seconds, 3)
     if stage == "ingest":
         images = folder.read("images")
-        run["data"] = {
+        run["data"] = {  # given = pictures + quarantined + other_classes
+            **dict.fromkeys(("given", "pictures", "other_classes"), 0),
             **run["data"],
             "images": len(images),
             "quarantined": len(folder.read("quarantine")),

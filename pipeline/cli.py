@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from pipeline.commands import audits
-from pipeline.errors import UserError
+from pipeline.errors import UserError, plain
 
 app = App(
     name="cuescope",
@@ -122,7 +122,7 @@ def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: b
         print_checks(console, folder.read("checks").to_pylist())
     report = folder.path / "report.html"
     if report.is_file():
-        console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+        console.print(f"Report: {plain(str(report))}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command
@@ -275,7 +275,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"cuescope: {error}", file=sys.stderr)
+        print(f"cuescope: {plain(str(error))}", file=sys.stderr)  # names in it are anybody's
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(

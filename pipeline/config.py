@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline import secrets
 from pipeline.errors import UserError, nearest
 from pipeline.models import registry
+from pipeline.yaml_file import parse_yaml, read_yaml
 
 
 class Section(BaseModel):
@@ -180,6 +181,16 @@ class Audit(Section):
     def _none_is_off(cls, value: Any) -> Any:
         return None if value in (False, "none", {"kind": "none"}) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hold_no_secrets(cls, raw: Any) -> Any:
+        for place, reason in secrets.found_in(raw):
+            raise UserError(
+                f"{place}: {reason}, and a configuration is written into the audit and its report. Give it by an "
+                "environment variable that the service's own client reads (api_key_env names one for language models)."
+            )
+        return raw
+
     @model_validator(mode="after")
     def _check_back_ends(self) -> Audit:
         for section, seam in SEAMS.items():
@@ -199,9 +210,9 @@ class Audit(Section):
         if not path.is_file():
             raise UserError(f"There is no configuration file {path}. Write one with: cuescope init IMAGE_FOLDER")
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+            raw = read_yaml(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is no configuration: {error}.") from None
         if not isinstance(raw, dict):
             raise UserError(f"{path} holds no configuration: expected keys such as 'data' and 'model'.")
         for override in overrides or []:
@@ -250,7 +261,7 @@ def _absolute(value: Any, base: Path, key: str = "") -> Any:
 def _override(raw: dict[str, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*", key):
-        raise UserError(f"--set {assignment}: expected key=value, for example --set ablate.budget=5000")
+        raise UserError(f"--set {key}: expected key=value, for example --set ablate.budget=5000")
     *parents, last = key.split(".")
     place = raw
     for parent in parents:
@@ -259,7 +270,10 @@ def _override(raw: dict[str, Any], assignment: str) -> None:
             inner = {}
             place[parent] = inner
         place = inner
-    place[last] = yaml.safe_load(text)
+    try:
+        place[last] = parse_yaml(text)
+    except ValueError:
+        raise UserError(f"--set {key}: its value is not YAML; put it in quotation marks.") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import Audit
-from pipeline.errors import UserError
+from pipeline.errors import UserError, plain
 from pipeline.images import RGB, UnreadableImage, decode
 from pipeline.models import registry
 from pipeline.models.ledger import Ledger
@@ -135,9 +135,9 @@ class Context:
         def read(path: str) -> RGB:
             try:
                 return decode(source.read(path))
-            except (OSError, UnreadableImage) as error:
+            except (OSError, ValueError, UnreadableImage) as error:
                 raise UserError(
-                    f"data: {path} could be read at ingest and can't be now ({error}). "
+                    f"data: {path} could be read at ingest and can't be now ({plain(str(error))}). "
                     "The data set changed during the audit: run it again."
                 ) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,25 @@ class BudgetReached(Exception):
     def __init__(self, why: str, done: Sequence[Any] = ()) -> None:
         super().__init__(why)
         self.done = list(done)
+
+
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of characters that do something instead of being seen."""
+JOINERS = "\u200c\u200d"
+"""Harmless ones that Persian, Indic scripts and emoji are written with."""
+
+
+def plain(text: str, keep: str = "") -> str:
+    """Text that a terminal and a page can only show: what would act on them (escape sequences, line breaks, changes of
+    the direction of writing, halves of surrogates) as its escape, such as \\x1b; `keep` names characters that stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in HIDDEN and c not in JOINERS and c not in keep
+        else c
+        for c in text
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

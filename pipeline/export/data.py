@@ -5,9 +5,32 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from pipeline.errors import UserError
+
 Row = dict[str, Any]
+MARKS = (b"finding_id", b'<RectangleLabels name="cue"')
+"""One of them stands near the beginning of every file that an exporter writes."""
+
+
+def check_place(out: Path) -> None:
+    """An export takes the place of nothing but an earlier export: never of an image or a table that was audited.
+
+    Raises:
+        UserError: something else lies at `out`.
+    """
+    if not out.exists():
+        return
+    head = b""
+    if out.is_file():
+        with out.open("rb") as stream:
+            head = stream.read(4096)
+    if out.is_dir() or (head and not any(mark in head for mark in MARKS)):
+        raise UserError(
+            f"{out} is there already and is no earlier export: it is not replaced. Give another place with --out."
+        )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from pipeline.errors import UserError
-from pipeline.export.data import ExportData, Row
+from pipeline.export.data import ExportData, Row, check_place
 from pipeline.geometry import as_boxes, to_percent_xywh
 from pipeline.store import replacing, write_text
 
@@ -55,7 +55,8 @@ def export_label_studio(
         without_cue: most images of the class of a finding that don't.
 
     Raises:
-        UserError: no finding to label, an option out of range, or images outside `local_root`.
+        UserError: no finding to label, an option out of range, images outside `local_root`, or something that is no
+            earlier export lies at `out`.
     """
     if batch < 1 or with_cue < 0 or without_cue < 0:
         raise UserError("label-studio: 'batch' must be at least 1, 'with_cue' and 'without_cue' at least 0.")
@@ -73,6 +74,8 @@ def export_label_studio(
     if out.is_dir() or not out.suffix:
         out = out / "tasks.json"
     config = out.with_suffix(".xml")
+    check_place(config)
+    check_place(out)
     write_text(config, labeling_config(findings))
     return [*_write_batches(out, tasks, batch), config]
 
@@ -208,6 +211,7 @@ def _write_batches(out: Path, tasks: list[dict[str, Any]], batch: int) -> list[P
     for start in range(0, len(tasks), batch):
         part = f"-{start // batch + 1:03d}" if len(tasks) > batch else ""
         path = out.with_name(f"{out.stem}{part}{out.suffix}")
+        check_place(path)
         with replacing(path) as temporary:
             text = json.dumps(tasks[start : start + batch], ensure_ascii=False, indent=1, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")

@@ -15,6 +15,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from pipeline.errors import plain
 from pipeline.records import VERDICTS
 from pipeline.report import answers, changes, checks, overview, sentences, view
 from pipeline.report.data import ReportData
@@ -79,13 +80,14 @@ class Page:
 def render_report(data: ReportData) -> str:
     """The report as the text of one HTML file.
 
-    Everything that comes from data (names, captions, paths, reasons) is escaped; styles, script and pictures
-    are inside the file, and its content-security policy allows no others.
+    Everything that comes from data (names, captions, paths, reasons) is escaped, and what would hide or turn text
+    is made visible; styles, script and pictures are inside the file, and its content-security policy allows no others.
     """
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
+        finalize=lambda value: plain(value, keep="\n\t") if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.export.data import ExportData
 from pipeline.models import registry
 from pipeline.store import AuditFolder
+from pipeline.yaml_file import parse_yaml
 
 VERSION = 1
 
@@ -33,7 +32,10 @@ def export_audit(folder: AuditFolder, to: str, out: Path, options: list[str]) ->
         name, equals, value = option.partition("=")
         if not equals:
             raise UserError(f"--set {option}: expected option=value, for example --set preset_verdict=true")
-        chosen[name] = yaml.safe_load(value)
+        try:
+            chosen[name] = parse_yaml(value)
+        except ValueError:
+            raise UserError(f"--set {name}: its value is not YAML; put it in quotation marks.") from None
     checked = registry.check_options("export", to, chosen)
     data = ExportData(
         run=folder.run(),

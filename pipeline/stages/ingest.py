@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Audit
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, nearest, plain
 from pipeline.geometry import area, as_boxes
 from pipeline.images import RGB, UnreadableImage, content_id, decode
 from pipeline.models.annotations import reads_annotations
 from pipeline.properties import measure as measure_properties
 from pipeline.records import table
-from pipeline.sources.items import Item
+from pipeline.sources.items import Item, passed_over
 from pipeline.store import key_of
 
 VERSION = 1
@@ -32,9 +32,13 @@ def ingest(
     detector: Any,
     before: pa.Table | None = None,
     skip: Callable[[str, str], None],
+    count: Callable[[str, int], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
     """Read every image once: identity by content, upright RGB, measured properties, near-duplicate group, half.
+
+    Every file is accounted for: `count` hears how many the source gave, and of them how many pictures are audited and
+    how many are of other classes alone; the rest are quarantined. What isn't named as an image at all is in `skip`.
 
     Returns:
         `images`, in the order of the source (an image of several labels once for each); `annotations`, what the
@@ -50,13 +54,15 @@ def ingest(
     given: dict[str, set[str]] = {}
     annotations: list[dict[str, Any]] = []
     quarantine: list[dict[str, str]] = []
-    lost = 0
+    lost = others_only = 0
     items = list(source)
     for done, item in enumerate(items):
         labels = [label for label in item.labels if not audit.classes or label in audit.classes]
         if item.fault:
             quarantine.append({"path": item.path, "reason": item.fault})
-        if item.fault or not labels:
+            continue
+        if not labels:
+            others_only += 1
             continue
         try:
             data = source.read(item.path)
@@ -64,8 +70,10 @@ def ingest(
         except UnreadableImage as error:
             quarantine.append({"path": item.path, "reason": str(error)})
             continue
-        except OSError as error:
-            quarantine.append({"path": item.path, "reason": f"cannot be opened: {error.strerror or error}"})
+        except (OSError, ValueError) as error:  # the latter of names that no file system and no network takes
+            said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+            reason = f"cannot be opened: {plain(said)}"
+            quarantine.append({"path": item.path, "reason": reason})
             continue
         content = content_id(data)
         if content in kept:
@@ -120,10 +128,15 @@ def ingest(
             "cues are those that the audit before chose, so that the two can be compared; they are chosen anew when "
             f"the half has grown by {audit.renew:.0%} (renew)",
         )
+    count("given", len(items))
+    count("pictures", len(kept))
+    count("other_classes", others_only)
+    for why, number in sorted(passed_over(source).items()):
+        skip(f"{number:,} {'file' if number == 1 else 'files'} of the data", why)
     images = table("images", left)
     ids = set(images["image_id"].to_pylist())
     annotations = [row for row in annotations if row["image_id"] in ids]
-    _check_classes(audit, images, {label for item in items for label in item.labels}, quarantine)
+    _check_classes(audit, images, Counter(label for item in items for label in item.labels), quarantine)
     _check_given(audit, images, annotations, given, captioner, detector, skip)
     if lost:
         skip(f"{lost} boxes of the data", "they are empty, outside their picture, or drawn on it before it was turned")
@@ -182,13 +195,16 @@ def half(group: str, seed: int) -> str:
     return "selection" if digest[0] < 128 else "estimation"
 
 
-def _check_classes(audit: Audit, images: pa.Table, found: set[str], quarantine: list[dict[str, str]]) -> None:
+def _check_classes(audit: Audit, images: pa.Table, found: Counter[str], quarantine: list[dict[str, str]]) -> None:
     counts = Counter(images["label"].to_pylist())
     reasons = Counter(row["reason"] for row in quarantine).most_common(1)
     why = f" Most often: {reasons[0][0]}." if reasons else ""
     for name in audit.classes:
         if not counts[name]:
-            lost = f"All its files were quarantined ({len(quarantine)} in all).{why}"
+            lost = (
+                f"All its files ({found[name]}) were quarantined.{why} Mend or remove them, or name the classes to "
+                "audit in 'classes'."
+            )
             raise UserError(
                 f"data: the class '{name}' has no images. {lost if name in found else nearest(name, found)}"
             )
