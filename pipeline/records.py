@@ -35,14 +35,20 @@ THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
 VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
 
 
+LEANING = 10.0
+"""From this e-value on an experiment speaks for an effect, though not as loudly as many tests at once demand."""
+
+
 def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
     """The sort key of findings, everywhere: confirmed ones by their harm, then the rest by what was observed.
 
-    Of the rest, those whose first edits hardly move the model come later, regions that look like the class itself after
-    them, and core ones last. The first edits: the order must not depend on how far an experiment went.
+    Of the rest, those that experiments lean towards come first, those whose first edits hardly move the model later,
+    regions that look like the class itself after them, and core ones last. The first edits: the order must not depend
+    on how far an experiment went.
     """
-    doubt = (2 if finding["resembles_class"] else 0) + bool(finding["unmoved"])
-    order = {"confirmed": 0, "core": 5}.get(finding["verdict"], 1 + doubt)
+    e = finding["e"]
+    tier = 1 if e is not None and e >= LEANING else 3 if finding["unmoved"] else 2
+    order = {"confirmed": 0, "core": 7}.get(finding["verdict"], tier + (3 if finding["resembles_class"] else 0))
     names = ("harm_lower", "harm") if not order else ("observed_lower", "log_odds_ratio_lower")
     low, worth = (-np.inf if v is None or np.isnan(v) else v for v in (finding[name] for name in names))
     return order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]

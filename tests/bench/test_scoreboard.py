@@ -114,3 +114,8 @@ def test_the_readme_gets_the_table_between_its_marks_and_keeps_the_rest(tmp_path
     readme.write_text("no marks")
     with pytest.raises(UserError, match="lacks the lines"):
         sb.write_into(readme, board)
+
+
+def test_of_few_intervals_all_may_cover_the_truth_of_many_some_must_not() -> None:
+    assert not sb.too_many(14, 14) and not sb.too_many(298, 298)  # 0.99 ** 298 = 0.0500
+    assert sb.too_many(299, 299) and not sb.too_many(590, 600)

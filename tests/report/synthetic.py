@@ -36,6 +36,7 @@ def finding(**columns: Any) -> dict[str, Any]:
         "source": "captions",
         "verdict": "inconclusive",
         "resembles_class": False,
+        "unmoved": False,
     }
     row |= {name: 0 for name in row if name.startswith("n_") or name.endswith("_n")}
     unknown = set(columns) - set(row)

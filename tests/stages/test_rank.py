@@ -134,7 +134,7 @@ def test_what_was_not_tested_is_said() -> None:
 def test_confirmed_findings_come_first_then_what_was_observed_then_what_experiments_speak_against() -> None:
     def row(name: str, **values: object) -> dict:
         base = {"verdict": "inconclusive", "resembles_class": False, "unmoved": False, "kind": "named",
-                "observed_lower": 0.1,
+                "observed_lower": 0.1, "e": 2.0,
                 "log_odds_ratio_lower": 0.0, "harm_lower": NAN, "harm": NAN, "class": "boat",
                 "cue_id": name}  # fmt: skip
         return base | values
@@ -145,9 +145,10 @@ def test_confirmed_findings_come_first_then_what_was_observed_then_what_experime
         row("unmeasured", observed_lower=NAN),
         row("seen", unmoved=True, observed_lower=0.4),
         row("confirmed", verdict="confirmed", harm_lower=0.01),
+        row("leaning", e=12.0, observed_lower=0.0),
     ]
     assert [r["cue_id"] for r in sorted(rows, key=worst_first)] == [
-        "confirmed", "unmeasured", "seen", "itself", "core",
+        "confirmed", "leaning", "unmeasured", "seen", "itself", "core",
     ]  # fmt: skip
 
 
