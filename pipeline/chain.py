@@ -105,14 +105,14 @@ class Tally:
 def _supply(function: Callable[..., Any], context: Context, tables: dict[str, pa.Table]) -> dict[str, Any]:
     """The arguments a stage asks for: tables by name from `tables` or the audit's folder, the rest from the context.
 
-    A table that a stage declares as `Rows` is not read: it comes as the file, for `store.batches`.
+    A table that a stage declares as `Parts` is not read: it comes as the file, for `store.batches`.
     """
     supplied: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name in tables:
             supplied[name] = tables[name]
         elif name in SCHEMAS:
-            supplied[name] = context.folder.rows(name) if parameter.annotation == "Rows" else context.folder.read(name)
+            supplied[name] = context.folder.rows(name) if parameter.annotation == "Parts" else context.folder.read(name)
         elif name == "context":
             supplied[name] = context
         elif name.endswith("_computation"):

@@ -32,11 +32,11 @@ GROUP = 256
 """Images whose rows lie in one row group of a table with more than a row an image."""
 ROW_GROUP = 1 << 14
 
-Rows = pa.Table | pq.ParquetFile
-"""A table in memory, or one on disk that is read by `batches`: a stage that asks for `Rows` is given the second."""
+Parts = pa.Table | pq.ParquetFile
+"""A table in memory, or one on disk that is read by `batches`: a stage that asks for `Parts` is given the second."""
 
 
-def batches(rows: Rows, columns: Sequence[str]) -> Iterator[pa.Table]:
+def batches(rows: Parts, columns: Sequence[str]) -> Iterator[pa.Table]:
     """These columns of a table, part by part and in order; of a table on disk one row group at a time.
 
     The rows of an image are in one part: every table is written so.
@@ -44,16 +44,18 @@ def batches(rows: Rows, columns: Sequence[str]) -> Iterator[pa.Table]:
     if isinstance(rows, pa.Table):
         yield rows.select(columns)
         return
+    if not rows.num_row_groups:
+        yield rows.schema_arrow.empty_table().select(columns)
     for group in range(rows.num_row_groups):
         yield rows.read_row_group(group, columns=list(columns), use_threads=False)
 
 
-def whole(rows: Rows, columns: Sequence[str]) -> pa.Table:
+def whole(rows: Parts, columns: Sequence[str]) -> pa.Table:
     """These columns of a table, all rows."""
     return rows.select(columns) if isinstance(rows, pa.Table) else rows.read(columns=list(columns))
 
 
-def length(rows: Rows) -> int:
+def length(rows: Parts) -> int:
     """The number of rows."""
     return len(rows) if isinstance(rows, pa.Table) else rows.metadata.num_rows
 
@@ -94,6 +96,21 @@ def key_of(*parts: Any) -> str:
     """A hash of plain data (numbers, strings, lists, dictionaries): 32 hexadecimal digits."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def in_order(numbers: Sequence[int], ids: Sequence[str], *about: Any) -> list[int]:
+    """These numbers of `ids` in an order that follows from what it is for and each id alone.
+
+    The first of them are a sample of which a data set that grows keeps most.
+    """
+    start = hashlib.blake2b(key_of(*about).encode(), digest_size=8)
+
+    def turn(number: int) -> bytes:
+        own = start.copy()
+        own.update(ids[number].encode())
+        return own.digest()
+
+    return sorted(numbers, key=turn)
 
 
 class AuditFolder:

@@ -13,12 +13,12 @@ from pipeline.images import RGB
 from pipeline.models.protocols import Answers, Classifier, Floats, RecordedAnswers, YesNoModel
 from pipeline.models.questions import log_odds
 from pipeline.records import SCHEMAS, table
-from pipeline.store import Rows, key_of, whole
+from pipeline.store import Parts, key_of, whole
 
 VERSION = 2
 
 
-def computation(images: Rows, *, classes: Sequence[str], model: Classifier | RecordedAnswers) -> tuple:
+def computation(images: Parts, *, classes: Sequence[str], model: Classifier | RecordedAnswers) -> tuple:
     """What a prediction depends on beside the image; a recorded one also on where the image lies."""
     if isinstance(model, RecordedAnswers):
         named = whole(images, ["image_id", "path"])
