@@ -294,6 +294,19 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return flat.reshape(len(column), -1) if len(column) else np.zeros((0, 0), np.float32)
 
 
+def vectors(array: NDArray[np.float32]) -> pa.ListArray:
+    """Vectors (n, d) as a column."""
+    n, d = array.shape
+    return pa.ListArray.from_arrays(
+        np.arange(n + 1, dtype=np.int32) * d, np.ascontiguousarray(array, np.float32).ravel()
+    )
+
+
+def box_column(boxes: NDArray[np.float64]) -> pa.FixedSizeListArray:
+    """Boxes (n, 4) as a column."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(boxes).ravel(), pa.float64()), 4)
+
+
 def box_array(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """A column of boxes as an array (n, 4)."""
     return np.asarray(pa.compute.list_flatten(column).to_numpy(), dtype=np.float64).reshape(-1, 4)

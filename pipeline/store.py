@@ -196,7 +196,7 @@ class AuditFolder:
         write_text(self.path / "run.json", json.dumps(run, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def keys_of(part: Path) -> pa.Array:
     """The key list of a part; parts never change, so that a process reads each list once."""
     return pq.read_table(part)["key"].combine_chunks()

@@ -92,9 +92,10 @@ class Tally(NamedTuple):
     def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
         return Tally(*(a + b for a, b in zip(self, other, strict=True)))
 
-    def performance_gap(self, labels: ArrayLike, predictions: ArrayLike, also: ArrayLike | None = None) -> PerformanceGap:
-        """The gap of each cluster; arguments are those of `memberships`, over all images."""
-        labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+    def performance_gap(
+        self, labels: ArrayLike, predictions: ArrayLike, also: ArrayLike | None = None
+    ) -> PerformanceGap:
+        """The gap of each cluster; arguments are those of the function `memberships`, over all images."""
         return performance_gap(*self.memberships(labels, predictions, also))
 
     def memberships(self, labels: ArrayLike, predictions: ArrayLike, also: ArrayLike | None = None) -> Memberships:

@@ -76,7 +76,9 @@ def cluster(
     del centred, fits
     seen = Clusters(len(centroids), len(mean))
     assigned = seen.assign(regions, ids, trained, mean, centroids)
-    words = Words(captions, {ids[n] for n in np.flatnonzero(trained)}, attributes, audit, classes, encoder, cache, count)
+    words = Words(
+        captions, {ids[n] for n in np.flatnonzero(trained)}, attributes, audit, classes, encoder, cache, count
+    )
     rows = [
         {
             "cluster": number,
@@ -285,7 +287,8 @@ class Words:
         self.vectors = (
             text_embeddings(encoder, self.phrases, cache, count) if self.phrases else np.zeros((0, 1), np.float32)
         )
-        self.holds = np.array([[p in text for text in texts] for p in self.phrases], dtype=bool).reshape(-1, len(texts))
+        self.holds = np.array([[p in text for text in texts] for p in self.phrases], dtype=bool)
+        self.holds = self.holds.reshape(len(self.phrases), len(texts))
 
     def best(self, vector: Floats, image_ids: set[str]) -> tuple[str, float]:
         """The best word for a mean vector and its images, and its cosine similarity; ("", nan) with no words."""

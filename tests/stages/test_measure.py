@@ -52,9 +52,7 @@ def overlap_of(fits: list[float], tmp_path: Path, cue_type: str = "Colorization"
     )
     boxes = BoxFinder([rows], detections, regions, SCHEMAS["assignments"].empty_table())
     colored = colored_regions(cues, regions, Words(), tmp_path, lambda what, n: None, ids)
-    found = object_overlap(
-        ids, np.arange(N), cues, boxes, colored, AUDIT, np.zeros(N, dtype=np.int64), ["cactus"]
-    )
+    found = object_overlap(ids, np.arange(N), cues, boxes, colored, AUDIT, np.zeros(N, dtype=np.int64), ["cactus"])
     return float(found[0, 0])
 
 

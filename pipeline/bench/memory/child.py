@@ -5,6 +5,7 @@ Peak memory is the resident set's, which counts pages of mapped files too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import sys
@@ -27,10 +28,8 @@ def peak() -> float:
 
 def _begin_again() -> None:
     """Let the peak be that of what follows, where the system can do so."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 class Peaks:

@@ -62,7 +62,8 @@ def write_set(folder: Path, number: int, seed: int = 0) -> Path:
                 rows.append({
                     "path": path, "label": label,
                     "caption": f"{caption} with a red square" if box else caption,
-                    "box_labels": names + ["red square"] * bool(box), "boxes": [*boxes.tolist(), *([box] if box else [])],
+                    "box_labels": names + ["red square"] * bool(box),
+                    "boxes": [*boxes.tolist(), *([box] if box else [])],
                 })  # fmt: skip
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return manifest
@@ -77,9 +78,7 @@ def first_of(manifest: Path, number: int) -> Path:
     return part
 
 
-def _own_form(
-    image: np.ndarray, label: str, rng: np.random.Generator
-) -> tuple[np.ndarray, list[float] | None, bool]:
+def _own_form(image: np.ndarray, label: str, rng: np.random.Generator) -> tuple[np.ndarray, list[float] | None, bool]:
     """A picture made from a rendered one, the box of its red patch or None, and whether it is mirrored."""
     mirrored = bool(rng.random() < 0.5)
     pixels = (image[:, ::-1] if mirrored else image).astype(np.float32)
