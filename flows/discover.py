@@ -82,9 +82,9 @@ def run_one_shard(name: str, out: str, number: int) -> dict[str, Any]:
     task_runner=RUNNER,
     validate_parameters=False,
 )
-def discover(config: dict[str, Any], out: str) -> str:
-    """Audit a data set and a model; returns the audit's folder."""
-    folder = prepare(Audit.from_dict(config), Path(out))
+def discover(config: dict[str, Any], out: str, previous: str = "") -> str:
+    """Audit a data set and a model; returns the audit's folder. `previous`: the one it goes on from, if any."""
+    folder = prepare(Audit.from_dict(config), Path(out), Path(previous) if previous else None)
     listen = LISTENER.get()
     bar = cast(UUID, create_progress_artifact(0.0, key="cuescope-progress", description="Stages done"))
     finished: list[str] = []

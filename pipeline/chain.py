@@ -1,6 +1,7 @@
 """The chain of an audit, written once:
 
-    ingest -> predict -> caption -> propose -> detect -> embed -> cluster -> measure -> ablate -> rank -> report, export
+    ingest -> predict -> caption -> propose -> detect -> embed -> cluster -> measure -> ablate -> rank
+        -> compare -> report, export
 
 `chain` says the order; how a step is carried out is the caller's affair: in this process (`run_audit`, for notebooks,
 tests and --no-prefect) or as Prefect tasks (flows/discover.py), by the same `run_once`, `run_shard` and `gather`.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import inspect
 import time
@@ -25,7 +27,7 @@ import pyarrow.compute
 
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
-from pipeline.errors import UserError, nearest
+from pipeline.errors import Busy, UserError, nearest
 from pipeline.models.ledger import Ledger, Spent
 from pipeline.models.protocols import RecordedAnswers
 from pipeline.records import SCHEMAS
@@ -33,6 +35,7 @@ from pipeline.stages import (
     ablate,
     caption,
     cluster,
+    compare,
     detect,
     embed,
     export,
@@ -58,6 +61,7 @@ def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
     once("measure")
     once("ablate")
     once("rank")
+    once("compare")
     once("report")
     once("export")
 
@@ -85,6 +89,7 @@ STAGES: dict[str, Stage] = {
     "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
     "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
     "rank": Stage(rank.rank, ("findings",)),
+    "compare": Stage(compare.compare, ("changes",)),
     "report": Stage(report.report, ()),
     "export": Stage(export.export, ()),
 }
@@ -190,8 +195,8 @@ def gather(name: str, context: Context) -> None:
     keys_of.cache_clear()  # they are asked for again by none of the stages to come, or hardly
 
 
-def prepare(audit: Audit, out: Path) -> AuditFolder:
-    """Check what can be checked before any work, then start the audit's folder.
+def check(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
+    """Check what can be checked before any work: the context with the classes found, and the models' fingerprints.
 
     Raises:
         UserError: the data or a model isn't there, or `out` holds something else.
@@ -199,7 +204,8 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     folder = AuditFolder(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder for the audit with --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
+    strange = out.is_dir() and any(path.name != ".lock" for path in out.iterdir())
+    if strange and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
     found, first = set[str](), None
@@ -224,6 +230,20 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
             f"data: there is only one class, '{labels[0]}'. A cue of a class shows against other classes: give images "
             f"of another one{', and name it in classes' if audit.classes else ''}."
         )
+    return checked, fingerprints
+
+
+def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolder:
+    """Check the audit, then start its folder.
+
+    Args:
+        previous: the audit of the same data set that this one goes on from, and is compared with.
+
+    Raises:
+        UserError: as `check`.
+    """
+    checked, fingerprints = check(audit, out)
+    folder, labels = checked.folder, checked.audit.classes
     out.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # before anything of an audit that another run is writing is touched
         for name in [*SCHEMAS]:
@@ -232,13 +252,15 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
         folder.write_run(
             {
                 "cuescope": importlib.metadata.version("cuescope"),
+                "code": code_version(),
                 "audit": audit.to_dict(),
                 "digest": audit.digest(),
                 "classes": list(labels),
                 "seed": audit.seed,
                 "split": not audit.no_split,
+                "previous": str(previous.resolve()) if previous else None,
                 "observational": isinstance(checked.model, RecordedAnswers),
-                "data": {"root": str(context.source.root)},
+                "data": {"root": str(checked.source.root)},
                 "fingerprints": fingerprints,
                 "versions": _versions(),
                 "forwards": {
@@ -285,13 +307,15 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     folder.write_run(run)
 
 
-def run_audit(audit: Audit, out: str | Path, progress: Progress | None = None) -> AuditFolder:
-    """The whole chain in this process; returns the audit's folder.
+def run_audit(
+    audit: Audit, out: str | Path, progress: Progress | None = None, previous: Path | None = None
+) -> AuditFolder:
+    """The whole chain in this process; returns the audit's folder. `previous` as for `prepare`.
 
     Raises:
         UserError: anything the user can mend; what was computed stays in the cache.
     """
-    folder = prepare(audit, Path(out))
+    folder = prepare(audit, Path(out), previous)
     context = Context(audit.model_copy(update={"classes": folder.run()["classes"]}), folder, progress)
 
     def once(name: str) -> None:
@@ -322,12 +346,33 @@ def locked(folder: AuditFolder) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"Another run is writing to {folder.path}. Wait for it, or give another --out.") from None
+            raise Busy(f"Another run is writing to {folder.path}. Wait for it, or give another folder.") from None
         yield
+
+
+def is_locked(folder: AuditFolder) -> bool:
+    """Whether a run holds the folder now. A lock goes with its process, however that ends."""
+    try:
+        with open(folder.path / ".lock") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def code_version() -> str:
+    """A hash of this package's source: two audits by different code can't be told apart by a version number alone."""
+    root = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from pipeline.commands import audits
 from pipeline.errors import UserError
 
 app = App(
@@ -17,12 +18,15 @@ app = App(
     Start with `cuescope demo`, then `cuescope init IMAGE_FOLDER` for your own data: it writes a commented
     configuration, which `cuescope discover` runs.
     """,
-    help_epilogue="Exit codes: 0 done; 2 something for you to mend, said in one line; 1 a fault of Cuescope.",
+    help_epilogue="Exit codes: 0 done; 1 a fault of Cuescope; 2 something for you to mend, said in one line; 3 from "
+    "diff and audit: a finding is new or worse.",
 )
 planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
 app.command(planted)
 bench = App(name="bench", help="Benchmarks: of the findings against planted truth, and of memory.")
 app.command(bench)
+for command in (audits.audit, audits.schedule, audits.history, audits.diff):
+    app.command(command)
 
 
 @app.command

@@ -106,6 +106,33 @@ class Rank(Section):
     )
 
 
+NO_SECRETS = re.compile(r"(?:jsons?|xmls?|forms?)://[^/?#@]+(?:/[\w./-]*)?|(?:dbus|syslog|windows|macosx)://[\w./-]*")
+"""Addresses for notifications that can be written out in full: nobody has to log in at them."""
+
+
+class Operate(Section):
+    """How audits of this configuration are run again and again; what they find doesn't depend on it."""
+
+    keep: int = Field(default=0, ge=0, description="finished audits that are kept; 0: all of them")
+    notify: list[str] = Field(
+        default=[], description="addresses (https://appriseit.com), secrets as ${NAME} from the environment"
+    )
+    notify_when: Literal["worse", "always"] = Field(
+        default="worse", description="worse: a finding is new or worse, or the audit failed; or after every audit"
+    )
+
+    @field_validator("notify")
+    @classmethod
+    def _no_secrets(cls, addresses: list[str]) -> list[str]:
+        for place, address in enumerate(addresses, start=1):
+            if not (re.search(r"\$\{\w+\}", address) or NO_SECRETS.fullmatch(address)):
+                raise ValueError(
+                    f"address {place} may hold a secret: put the address, or its secret parts, into an environment "
+                    "variable, and write ${NAME} here"
+                )
+        return addresses
+
+
 SEAMS = {
     "data": "source",
     "model": "model",
@@ -134,11 +161,18 @@ class Audit(Section):
     no_split: bool = Field(
         default=False, description="one half for everything: for small sets; estimates are then optimistic"
     )
+    renew: float = Field(
+        default=0.2,
+        ge=0,
+        description="share of new images in the selection half at which an audit that goes on from an earlier one "
+        "chooses its cues anew; until then it keeps them, so that the two can be compared",
+    )
     shard: int = Field(default=256, ge=1, description="images of a unit of work")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     cache: str | None = Field(
         default=None, description="folder of the feature cache; default: .cuescope beside the output"
     )
+    operate: Operate = Field(default=Operate(), exclude=True)
     seed: int = 0
 
     @field_validator("caption", "propose", "detect", "embed", mode="before")
@@ -183,7 +217,7 @@ class Audit(Section):
             raise UserError(f"{where}: {_explain(error)}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` turns back into an equal audit."""
+        """Plain data that `from_dict` turns back into an equal audit, but for `operate`, which no audit depends on."""
         return json.loads(self.model_dump_json())
 
     def digest(self) -> str:

@@ -20,6 +20,7 @@ from pipeline.errors import UserError
 from pipeline.images import RGB, UnreadableImage, decode
 from pipeline.models import registry
 from pipeline.models.ledger import Ledger
+from pipeline.records import SchemaError
 from pipeline.store import AuditFolder
 
 Progress = Callable[[str, int, int], None]
@@ -71,6 +72,15 @@ class Context:
         """The log of calls of paid services, of this run of the audit."""
         begun = self.folder.run()["started"] if (self.folder.path / "run.json").is_file() else ""
         return Ledger(self.folder.path / "llm.jsonl", begun)
+
+    @functools.cached_property
+    def before(self) -> pa.Table | None:
+        """`images` of the audit that this one goes on from and is compared with, or None."""
+        previous = self.folder.run().get("previous") if (self.folder.path / "run.json").is_file() else None
+        try:
+            return AuditFolder(previous).read("images") if previous else None
+        except (UserError, SchemaError):  # removed or of another version since: this audit then stands alone
+            return None
 
     @property
     def classes(self) -> tuple[str, ...]:

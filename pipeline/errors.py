@@ -37,3 +37,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _likeness(name: str, other: str) -> float:
     return difflib.SequenceMatcher(a=other, b=name).ratio()
+
+
+class Busy(UserError):
+    """Another run holds the folder."""

@@ -62,6 +62,9 @@ rank:
   q: 0.05                        # false-discovery rate of the confirmed findings
   smallest_effect: 0.05          # effects below this are of no interest
 
+# of `cuescope audit` and `cuescope schedule`: what is kept, and who is told (docs/scheduled-audits.md)
+# operate: {{keep: 26, notify: ["${{CUESCOPE_NOTIFY}}"]}}
+
 seed: 0
 """
 

@@ -35,8 +35,9 @@ THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
 VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
 
 
-LEANING = 10.0
-"""From this e-value on an experiment speaks for an effect, though not as loudly as many tests at once demand."""
+LEANING = 10**0.5
+"""From this e-value on an experiment speaks for an effect, if not as loudly as many tests at once demand: "substantial"
+evidence on Jeffreys' scale (Theory of Probability, 1961, appendix B)."""
 
 
 def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -54,7 +55,8 @@ def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
     return order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]
 
 
-SPLITS = ("selection", "estimation")
+SPLITS = ("selection", "estimation", "set aside")
+"""Halves of the images; set aside is what came into the selection half after its cues were chosen."""
 
 TEXT, REAL, SINGLE, WHOLE, YES = pa.string(), pa.float64(), pa.float32(), pa.int64(), pa.bool_()
 BOX = pa.list_(pa.float64(), 4)
@@ -74,7 +76,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         image_id=TEXT,  # blake2b of the bytes, and of the annotations where there are any
         path=TEXT,  # relative to the data source's root
         label=TEXT,
-        split=TEXT,  # selection | estimation
+        split=TEXT,  # selection | estimation | set aside
         group=TEXT,  # images of one group are near-duplicates and count once
         width=WHOLE,
         height=WHOLE,
@@ -284,6 +286,45 @@ SCHEMAS: dict[str, pa.Schema] = {
         same_as=TEXT,  # cue_id of a higher finding of the class that is the same cue by another name, or empty
         evidence_ids=pa.list_(TEXT),
         evidence_boxes=pa.list_(pa.list_(BOX)),  # the cue's boxes in each evidence image
+    ),
+    # compare: one row a (class, cue) of either audit; see evidence/change.py
+    "changes": _schema(
+        **{"class": TEXT},
+        cue=TEXT,
+        cue_type=TEXT,
+        kind=TEXT,
+        change=TEXT,  # new | worse | better | gone | unchanged | not compared
+        why=TEXT,  # why it isn't compared, or what the comparison leaves out or doesn't show, or empty
+        cue_id_before=TEXT,  # or empty
+        cue_id_after=TEXT,
+        matched_by=TEXT,  # name | images that show it | looks of its regions, or empty
+        likeness=REAL,
+        **{
+            f"{name}_{when}": kind
+            for name, kind in (
+                ("verdict", TEXT),
+                ("harm", REAL),
+                ("removal_effect", REAL),
+                ("insertion_effect", REAL),
+                ("prevalence_class", REAL),
+                ("prevalence_other", REAL),
+            )
+            for when in ("before", "after")
+        },  # as the audits' own findings say
+        harm_change=REAL,  # after less before, over the directions that both tested, at one dose
+        harm_change_lower=REAL,
+        harm_change_upper=REAL,
+        data_part=REAL,  # of it, because the cue is more or less common
+        data_part_lower=REAL,
+        data_part_upper=REAL,
+        data_part_p=REAL,
+        effect_part=REAL,  # of it, because the model reacts more or less to it
+        effect_part_lower=REAL,
+        effect_part_upper=REAL,
+        effect_part_p=REAL,
+        smallest_change=REAL,  # smallest true change of harm that could have been seen with 80 % power
+        p=REAL,  # of no change; NaN where no direction was tested in both audits
+        q=REAL,
     ),
 }
 

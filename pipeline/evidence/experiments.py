@@ -46,6 +46,10 @@ MOST_LENDERS = 400
 LEAST_DONORS = 3
 
 
+Draw = Callable[[str], np.random.Generator]
+"""Random numbers that belong to a picture: what is drawn for one doesn't depend on which others there are."""
+
+
 @dataclass(frozen=True)
 class Edit:
     """One edited picture."""
@@ -160,11 +164,11 @@ class Planner:
         """Pictures of the selection half with a cue, those that show it most first."""
         return sorted((i for i in self.selection if self.present(i, cue_id)), key=lambda i: -self.score(i, cue_id))
 
-    def pool(self, label: str, cue_id: str, direction: str) -> tuple[list[str], np.random.Generator]:
-        """The pictures that an experiment may use, and its random numbers from there on."""
-        rng = self.rng(label, cue_id, direction)
-        # the pool is larger than the experiment: some pictures have no place for the edit or its placebo
-        return self.sample(self.subjects(label, cue_id, direction == "removal"), rng, 3 * self.audit.ablate.images), rng
+    def pool(self, label: str, cue_id: str, direction: str) -> list[str]:
+        """The pictures that an experiment may use."""
+        # more than the experiment takes: some pictures have no place for the edit or its placebo
+        most = 3 * self.audit.ablate.images
+        return self.sample(self.subjects(label, cue_id, direction == "removal"), most, label, cue_id, direction)
 
     def sides(self, label: str, cue_id: str) -> dict[str, tuple[list[str], list[str]]]:
         """Label to pictures of the selection half with the cue and without, whose backgrounds may be lent.
@@ -189,7 +193,7 @@ class Planner:
         cue = self.cues[cue_id]
         if why_untestable(cue, direction):
             return set()
-        ids = set(self.pool(label, cue_id, direction)[0])
+        ids = set(self.pool(label, cue_id, direction))
         if cue["operator"] == "region" and direction == "insertion":
             ids.update(self.having(cue_id)[: 8 * DONORS])
         if cue["operator"] == "background":
@@ -237,13 +241,18 @@ class Planner:
         """Whether a detector looked for a picture's object and didn't find it: an edit could then hit the object."""
         return self.boxes.has_detector and not len(found)
 
-    def sample(self, ids: list[str], rng: np.random.Generator, most: int) -> list[str]:
-        """At most so many pictures in random order, near-duplicates once, evenly over the labels."""
-        distinct = list({self.group[i]: i for i in ids}.values())
-        shuffled = [distinct[k] for k in rng.permutation(len(distinct))]
+    def sample(self, ids: list[str], most: int, *parts: str) -> list[str]:
+        """At most so many pictures in random order, near-duplicates once, evenly over the labels.
+
+        A picture's place is a hash of its own id (and of `parts`), so that new pictures come in between and leave the
+        others' order as it was: of the edits of the audit before, only those that give way to new ones are lost.
+        """
+        distinct: dict[str, str] = {}
+        for image_id in sorted(ids, key=lambda image_id: key_of(self.audit.seed, *parts, image_id)):
+            distinct.setdefault(self.group[image_id], image_id)
         turn: dict[str, int] = defaultdict(int)
         keyed = []
-        for image_id in shuffled:
+        for image_id in distinct.values():
             turn[self.label[image_id]] += 1
             keyed.append((turn[self.label[image_id]], image_id))
         return [image_id for _, image_id in sorted(keyed, key=lambda item: item[0])[:most]]
@@ -325,8 +334,9 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
         ("geometry", "insertion"): whole_image_change,
     }
     removal = direction == "removal"
-    pool, rng = planner.pool(label, cue_id, direction)
-    pairs = makers[operator, direction](planner, label, cue_id, pool, rng, removal)
+    pool = planner.pool(label, cue_id, direction)
+    draw = functools.partial(planner.rng, label, cue_id, direction)
+    pairs = makers[operator, direction](planner, label, cue_id, pool, draw, removal)
     images = len({pair.edits[0].image_id for pair in pairs})
     if images < LEAST_IMAGES:
         whose = f"images of {label} with the cue" if removal else "images of other classes without the cue"
@@ -345,9 +355,7 @@ def why_untestable(cue: dict[str, Any], direction: str) -> str:
     return next((why for way, _, why in lines if way == direction), "")
 
 
-def region_removal(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
-) -> list[Pair]:
+def region_removal(planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool) -> list[Pair]:
     """Fill all of the cue's boxes at once; placebo: fill as many pixels elsewhere. One pair a fill."""
     pairs: list[Pair] = []
     used = 0
@@ -361,6 +369,7 @@ def region_removal(
             continue
         if len(keep) and inside(keep, boxes).max() > planner.audit.ablate.max_cover:
             continue
+        rng = draw(image_id)
         pieces, elsewhere = arrangements(boxes, keep, rng)
         if not elsewhere:
             continue
@@ -380,11 +389,9 @@ def region_removal(
     return pairs
 
 
-def region_insertion(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
-) -> list[Pair]:
+def region_insertion(planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool) -> list[Pair]:
     """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same form."""
-    donors = donor_patches(planner, label, cue_id, rng)
+    donors = donor_patches(planner, label, cue_id)
     pairs: list[Pair] = []
     for image_id in pool:
         if len(pairs) == planner.audit.ablate.images or not donors:
@@ -392,6 +399,7 @@ def region_insertion(
         keep = planner.object(image_id)
         if planner.unsure(keep):
             continue
+        rng = draw(image_id)
         for number in rng.permutation(len(donors))[:6]:
             donor_id, box, others, avoid = donors[number]
             target = place_like(box, keep, rng)
@@ -411,9 +419,7 @@ def region_insertion(
     return pairs
 
 
-def donor_patches(
-    planner: Planner, label: str, cue_id: str, rng: np.random.Generator
-) -> list[tuple[str, Boxes, Boxes, Boxes]]:
+def donor_patches(planner: Planner, label: str, cue_id: str) -> list[tuple[str, Boxes, Boxes, Boxes]]:
     """Donors of the selection half: picture, the cue's best box, boxes of something else, the object.
 
     Pictures of other classes where there are enough: a patch from the class's own could carry a part of its object.
@@ -426,6 +432,7 @@ def donor_patches(
         box = grow(boxes[:1], 0.05)[0]
         if area(box[None])[0] > MOST_AREA / 2 or visible(box[None], avoid) < 1 - LEAST_VISIBLE / 2:
             continue
+        rng = planner.rng(label, cue_id, "donor", image_id)
         others = other_patches(box, np.concatenate([boxes, avoid]), planner.things(image_id), rng)
         if len(others):
             patches.append((image_id, box, others, avoid))
@@ -434,7 +441,7 @@ def donor_patches(
 
 
 def background_exchange(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
     """Lay the object on a background with or without the cue, both taken from donors of one class.
 
@@ -454,6 +461,7 @@ def background_exchange(
             break
         if not len(keep) or area(keep).sum() > MOST_AREA:
             continue
+        rng = draw(image_id)
         having, lacking = by_label[sources[rng.integers(len(sources))]]
         specs = []
         # without a split, or of several labels, a picture could be its own donor
@@ -470,7 +478,7 @@ def background_exchange(
 
 
 def property_change(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
     """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind.
 
@@ -494,40 +502,44 @@ def property_change(
         colors["colors"] = planner.color_map(cue_id, having, lacking, removal)
     pool = pool if removal else [i for i in pool if ordinary(i)]
     pairs = []
-    for image_id in pool[: planner.audit.ablate.images]:
+    for image_id, kept in round_the_object(planner, pool, PROPERTY_CUES[name].edit == "saturation"):
         amount = goal - planner.measured(image_id, name)
         edit = {
             "op": "property",
             "name": name,
             "amount": amount,
             "placebo": False,
-            "seed": int(rng.integers(2**31)),
+            "seed": int(draw(image_id).integers(2**31)),
             **colors,
+            **kept,
         }
         pairs.append(pair_of(image_id, "property", edit, {**edit, "placebo": True}))
     return pairs
 
 
 def whole_image_change(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
-    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone.
-
-    A colour that is known in words may be the object's own (an apple is red): it is changed round the object alone, so
-    that an effect is not that of another object.
-    """
+    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone."""
     chosen = operator_of(planner.cues[cue_id]["operator"], "removal" if removal else "insertion")
     like = {"name": chosen["name"], "strength": chosen["strength"]}
     edit, placebo = {"op": "geometry", **like}, {"op": "geometry", **chosen["placebo"], "like": like}
+    colorful = planner.cues[cue_id]["cue_type"] == "Colorization"
+    return [
+        pair_of(image_id, "geometry", {**edit, **kept}, {**placebo, **kept})
+        for image_id, kept in round_the_object(planner, pool, colorful)
+    ]
+
+
+def round_the_object(planner: Planner, pool: list[str], colorful: bool) -> list[tuple[str, dict[str, Any]]]:
+    """The pictures to edit as a whole, and what their edits keep: of a colour, the object's own pixels.
+
+    A colour in words, or its vividness, may be the object's own (an apple is red, a tree is green): it is changed round
+    the object, so that an effect is not that of another object. A tint is of the light, and so of the object too.
+    """
     most = planner.audit.ablate.images
-    if planner.cues[cue_id]["cue_type"] != "Colorization" or not planner.boxes.has_detector:
-        return [pair_of(image_id, "geometry", edit, placebo) for image_id in pool[:most]]
-    pairs: list[Pair] = []
-    for image_id in pool:
-        keep = planner.object(image_id)
-        if len(pairs) == most:
-            break
-        if len(keep) and area(keep).sum() <= MOST_AREA:
-            kept = {"keep": keep.tolist(), "mask": MASK}
-            pairs.append(pair_of(image_id, "geometry", {**edit, **kept}, {**placebo, **kept}))
-    return pairs
+    if not colorful or not planner.boxes.has_detector:
+        return [(image_id, {}) for image_id in pool[:most]]
+    found = ((image_id, planner.object(image_id)) for image_id in pool)
+    fit = [(i, keep) for i, keep in found if len(keep) and area(keep).sum() <= MOST_AREA]
+    return [(image_id, {"keep": keep.tolist(), "mask": MASK}) for image_id, keep in fit[:most]]

@@ -155,17 +155,21 @@ def cut_of_property(scores: NDArray[np.float64]) -> float:
 
 
 def property_presence(
-    name: str, measured: dict[str, NDArray[np.float64]], similarity: dict[str, NDArray[np.float64]]
+    name: str,
+    measured: dict[str, NDArray[np.float64]],
+    similarity: dict[str, NDArray[np.float64]],
+    selection: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """How much of a property each picture has: what is measured, and what the encoder makes of its name.
 
-    The two in units of their standard deviations, added: a measurement can't tell a cast from a scene of that colour,
-    and words alone depend on the encoder. Without an encoder that knows words the measurement alone.
+    The two in units of their standard deviations in the selection half, added: a measurement can't tell a cast from a
+    scene of that colour, and words alone depend on the encoder. Without an encoder that knows words the measurement
+    alone.
     """
     scores = np.asarray(property_score(name, measured), dtype=np.float64)
     if name not in similarity:
         return scores
-    parts = [(x - x.mean()) / spread for x in (scores, similarity[name]) if (spread := x.std()) > 0]
+    parts = [(x - x[selection].mean()) / s for x in (scores, similarity[name]) if (s := x[selection].std()) > 0]
     return np.sum(parts, axis=0) if parts else scores
 
 
@@ -263,7 +267,7 @@ def find_cues(
                 why,
             )
     measured = {name: images[name].to_numpy() for name in PROPERTIES}
-    told = {name: property_presence(name, measured, similarity) for name in PROPERTY_CUES}
+    told = {name: property_presence(name, measured, similarity, selection) for name in PROPERTY_CUES}
     strongest = np.max([told[name] for name in sorted(TINTS)], axis=0)
     for name, cue in PROPERTY_CUES.items():
         scores = told[name]

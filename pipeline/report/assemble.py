@@ -29,7 +29,7 @@ PLACES = {
 }
 """Which images of an experiment are shown, as quantiles of its effects from the top: never only the best."""
 
-LISTED = ("findings", "untested", "quarantine", "attributes", "cues", "variants")
+LISTED = ("findings", "untested", "quarantine", "attributes", "cues", "variants", "changes")
 
 Edit = dict[str, Any]
 
@@ -45,7 +45,7 @@ def assemble(
     Args:
         run: run.json.
         tables: `findings`, `images`; where they exist `edits`, `untested`, `quarantine`, `attributes`,
-            `cues`, `variants`, `answers`.
+            `cues`, `variants`, `answers`, `changes`.
         load_image: the picture of an image id; an UnreadableImage leaves the picture out.
         redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
     """
@@ -79,6 +79,7 @@ def assemble(
         attributes=rows.get("attributes", []),
         cues=rows.get("cues", []),
         variants=rows.get("variants", []),
+        changes=rows.get("changes", []),
         answers=counted(tables["answers"]) if "answers" in tables else (0, 0),
         images={row["image_id"]: row for row in of_ids(tables["images"], shown).to_pylist()},
         thumbs=gallery.thumbs,

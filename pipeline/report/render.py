@@ -16,11 +16,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from pipeline.records import VERDICTS
-from pipeline.report import answers, overview, sentences, view
+from pipeline.report import answers, changes, overview, sentences, view
 from pipeline.report.data import ReportData
 from pipeline.report.plots import Scale, scale_of
 
 PICTURE_PREFIXES = ("data:image/webp;base64,", "data:image/jpeg;base64,", "data:image/png;base64,")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What changed since the audit before, in words."""
+
+    before: str
+    headline: str
+    attribution: str
+    causes: list[str]
+    images: str
+    news: list[tuple[str, str, str, str]]  # change, class and cue, sentence, finding's place on the page or empty
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Page:
     answered: list[answers.ClassAnswers]
     asked: str
     own_pictures: str
+    compared: Compared | None
     ablation: str
     q: Any
     smallest: str
@@ -127,6 +140,7 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         answered=answers.by_class(data.variants, {row["cue_id"]: row["name"] for row in data.cues}),
         asked=answers.asked(data.answers),
         own_pictures=answers.own_pictures(data.variants),
+        compared=_compared(data, views),
         ablation=sentences.ablation(run.get("ablation") or {}),
         q=(audit.get("rank") or {}).get("q", 0.05),
         smallest=sentences.of_100(sentences.number((audit.get("rank") or {}).get("smallest_effect", 0.05))),
@@ -136,6 +150,25 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         style=Markup(style),
         script=Markup(script),
         script_hash=Markup(f"sha256-{digest}"),
+    )
+
+
+def _compared(data: ReportData, views: list[view.FindingView]) -> Compared | None:
+    summary = data.run.get("comparison")
+    if not summary:
+        return None
+    slugs = {(item.row["class"], item.row["cue_id"]): item.slug for item in views}
+    news = [
+        (row["change"], changes.subject(row), changes.sentence(row), slugs.get((row["class"], row["cue_id_after"]), ""))
+        for row in changes.news(data.changes)
+    ]
+    return Compared(
+        before=PurePosixPath(summary["before"]).name,
+        headline=changes.headline(summary["counts"]),
+        attribution=changes.attribution(summary["causes"]),
+        causes=changes.causes(summary["causes"]),
+        images=changes.images(summary["images"]),
+        news=news,
     )
 
 

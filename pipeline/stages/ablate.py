@@ -42,7 +42,7 @@ from pipeline.properties import CONTRARY
 from pipeline.records import SCHEMAS, matrix, table
 from pipeline.store import Parts, Shelf, in_order, key_of, length
 
-VERSION = 2
+VERSION = 3
 SCALE_IMAGES = 20_000
 """Of no more images than this the natural dose of a cue is measured."""
 DOSE_IMAGES = 20
@@ -294,12 +294,22 @@ def unmoved(
 
 
 def _turns(experiment: Experiment, seed: int) -> tuple[list[Pair], int]:
-    """One pair a picture, the fills taking turns, in whole turns; and how many pictures a turn has."""
+    """One pair a picture, the fills taking turns, in whole turns; and how many pictures a turn has.
+
+    Which fill is a picture's own is a hash of its id, so that a new picture leaves the others theirs; only the last
+    pictures, of which one fill has too many, take what is left.
+    """
     pictures = experiment.by_image
     block = max(len(pairs) for pairs in pictures)
-    start = int(key_of(seed, experiment.label, experiment.cue_id, experiment.direction)[:12], 16)
-    turned = [pairs[(start + number) % len(pairs)] for number, pairs in enumerate(pictures)]
-    return turned[: len(turned) // block * block], block
+    names = (seed, experiment.label, experiment.cue_id, experiment.direction)
+    queues: list[list[int]] = [[] for _ in range(block)]
+    for number, pairs in enumerate(pictures):
+        queues[int(key_of(*names, pairs[0].edits[0].image_id)[:12], 16) % block].append(number)
+    whole = min(len(queue) for queue in queues)
+    turned = [pictures[queue[turn]][fill] for turn in range(whole) for fill, queue in enumerate(queues)]
+    rest = sorted(number for queue in queues for number in queue[whole:])
+    turned += [pictures[number][place % block] for place, number in enumerate(rest[: len(rest) // block * block])]
+    return turned, block
 
 
 def _weights(measures: pa.Table) -> dict[tuple[str, str, str], float]:

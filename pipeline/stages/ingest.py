@@ -30,6 +30,7 @@ def ingest(
     source: Any,
     captioner: Any,
     detector: Any,
+    before: pa.Table | None = None,
     skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
@@ -111,6 +112,14 @@ def ingest(
     left = [row for _, rows in kept.values() for row in rows]
     for row in left:  # a group is never parted, unless the data say so
         row["split"] = row["split"] or min(given.get(row["group"], {half(row["group"], audit.seed)}))
+    if before is not None and not audit.no_split and (waiting := later_ones(left, before, audit.renew)):
+        for row in waiting:
+            row["split"] = "set aside"
+        skip(
+            f"{len(waiting)} new images of the selection half",
+            "cues are those that the audit before chose, so that the two can be compared; they are chosen anew when "
+            f"the half has grown by {audit.renew:.0%} (renew)",
+        )
     images = table("images", left)
     ids = set(images["image_id"].to_pylist())
     annotations = [row for row in annotations if row["image_id"] in ids]
@@ -123,6 +132,26 @@ def ingest(
         "quarantine": table("quarantine", quarantine),
         "annotations": table("annotations", annotations),
     }
+
+
+def later_ones(rows: list[dict[str, Any]], before: pa.Table, renew: float) -> list[dict[str, Any]]:
+    """The rows of the selection half that it hasn't held in the audit before, or none if cues are to be chosen anew.
+
+    Cues, thresholds and what is worth an experiment are chosen on the selection half. While it stays as it is, they
+    do, and everything that depends on them: new images cost themselves alone, and a finding that changes is no matter
+    of another choice. Estimates lose nothing: as many of the new images as ever lie in the other half.
+
+    Args:
+        rows: of `images`, with the half that each belongs to.
+        before: `images` of the audit before.
+        renew: the share of the old half that may come or go.
+    """
+    columns = zip(before["image_id"].to_pylist(), before["split"].to_pylist(), strict=True)
+    old = {image_id for image_id, split in columns if split == "selection"}
+    mine = [row for row in rows if row["split"] == "selection"]
+    new = [row for row in mine if row["image_id"] not in old]
+    gone = len(old) - (len(mine) - len(new))
+    return new if len(new) <= renew * len(old) and gone <= renew * len(old) else []
 
 
 def _boxes(item: Item, audit: Audit, width: int, height: int) -> tuple[list[str], list[list[float]]]:

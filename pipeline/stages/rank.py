@@ -12,8 +12,8 @@
 - Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
   predictions that would change if the cue no longer went with the class, an image of the class and one of another
   weighing the same. Confirmed findings come in the order of its lower bound; all others by what was observed, the
-  lower bounds of gaps and association: first those with an e-value of 10 or more, last those that the first edits speak
-  against (records.worst_first), so that their order hardly depends on how many edits were made.
+  lower bounds of gaps and association: first those with an e-value above 3 (the square root of 10), last those that
+  the first edits speak against (records.worst_first), so that their order hardly depends on how many edits were made.
 """
 
 from __future__ import annotations

@@ -30,6 +30,8 @@ def report(*, context: Context) -> dict[str, Any]:
     folder = context.folder
     tables = {name: folder.read(name) for name in TABLES}
     tables["answers"] = whole(folder.rows("answers"), ["yes"])  # they are only counted
+    if folder.has("changes"):
+        tables["changes"] = folder.read("changes")
     pictures = Pictures(tables["images"], context.load)
     redo = redo_edit(context, tables["images"])
     placebos = {row["pair_id"]: row for row in tables["edits"].to_pylist() if row["arm"] == "placebo"}
