@@ -147,13 +147,19 @@ def _shelves(name: str, context: Context) -> dict[str, Shelf]:
     return {table: Shelf(context.cache, name, table, "image_id", computation) for table in stage.writes}
 
 
-def _of_images(table: str, ids: pa.Array, context: Context) -> pa.Table:
-    """The rows of a table that are of these images; of a table without images all rows."""
+def _of_images(table: str, ids: pa.Array, rows: range, context: Context) -> pa.Table:
+    """The rows of a table that are of these images, which are among these rows of `images`; of a table without images
+    all rows."""
     for name, stage in STAGES.items():
         if table in stage.writes and stage.computation is not None:
             return _shelves(name, context)[table].read(ids.to_pylist())
-    rows = context.folder.read(table)
-    return rows.filter(pa.compute.is_in(rows["image_id"], value_set=ids)) if "image_id" in rows.column_names else rows
+    if "image_id" not in SCHEMAS[table].names:
+        return context.folder.read(table)
+    # in the order of the images, at most a row each: not all of it need be read for a shard
+    there = length(context.folder.rows(table))
+    lacking = length(context.folder.rows("images")) - there
+    found = context.folder.slice(table, range(max(rows.start - lacking, 0), min(rows.stop, there)))
+    return found.filter(pa.compute.is_in(found["image_id"], value_set=ids))
 
 
 def shards(context: Context) -> list[range]:
@@ -166,7 +172,8 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
     """Run a per-image stage on the images of one shard whose results are not in the cache yet."""
     stage = STAGES[name]
     shelves = _shelves(name, context)
-    images = context.folder.slice("images", shards(context)[number])
+    rows = shards(context)[number]
+    images = context.folder.slice("images", rows)
     ids = images["image_id"].to_pylist()
     known = set.intersection(*(shelf.known(ids) for shelf in shelves.values()))
     todo = images.filter(pa.array([image_id not in known for image_id in ids]))
@@ -174,7 +181,7 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
         return Tally()
     wanted = todo["image_id"].combine_chunks()
     others = [other for other in inspect.signature(stage.run).parameters if other in SCHEMAS and other != "images"]
-    tables = {"images": todo, **{other: _of_images(other, wanted, context) for other in others}}
+    tables = {"images": todo, **{other: _of_images(other, wanted, rows, context) for other in others}}
     before, skipped = Counter(context.counts), len(context.skipped)
     context.postponed.clear()
     results = stage.run(**_supply(stage.run, context, tables))

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,7 @@ GROUP = 256
 """Images whose rows lie in one row group of a table with more than a row an image."""
 ROW_GROUP = 1 << 14
 
-Parts = pa.Table | pq.ParquetFile
+Parts: TypeAlias = pa.Table | pq.ParquetFile
 """A table in memory, or one on disk that is read by `batches`: a stage that asks for `Parts` is given the second."""
 
 
@@ -171,6 +171,8 @@ class AuditFolder:
     def slice(self, name: str, which: range) -> pa.Table:
         """Some rows of a table in a row; no others are read but those of their row groups."""
         file = self.rows(name)
+        if not which:
+            return SCHEMAS[name].empty_table()
         ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
         first, last = np.searchsorted(ends, [which.start, which.stop - 1], side="right")
         found = conform(name, file.read_row_groups(range(first, last + 1)))

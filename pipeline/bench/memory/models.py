@@ -1,4 +1,4 @@
-"""Models that cost next to nothing, so that what is measured is Cuescope's own; they look at the pixels all the same."""
+"""Models that cost next to nothing, so that what is measured is Cuescope's own; they look at the pixels."""
 
 from __future__ import annotations
 
