@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import records
+from pipeline import chain, records
+from pipeline.config import Audit
+from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.store import AuditFolder, Shelf, batches, in_order, key_of, length, replacing
 
@@ -135,3 +137,20 @@ def test_a_sample_by_ids_depends_on_each_id_alone() -> None:
     assert sorted(order) == list(range(50)) and order != list(range(50))
     assert [n for n in order if n % 2] == in_order(range(1, 50, 2), ids, 0, "what for")
     assert order != in_order(range(50), ids, 1, "what for") != in_order(range(50), ids, 1, "something else")
+
+
+@given(st.sets(st.integers(0, 29)), st.integers(1, 12))
+def test_a_shard_is_given_its_own_rows_of_the_annotations(annotated: set[int], shard: int) -> None:
+    row = dict.fromkeys(records.SCHEMAS["images"].names, 0) | dict.fromkeys(("path", "label", "split", "group"), "x")
+    said = {"caption": "c", "phrases": [], "boxes": [], "other_labels": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = AuditFolder(name)
+        folder.write("images", records.table("images", [row | {"image_id": f"i{n}"} for n in range(30)]))
+        rows = [said | {"image_id": f"i{n}"} for n in sorted(annotated)]
+        folder.write("annotations", records.table("annotations", rows))
+        config = {"data": {"path": "x"}, "model": {"kind": "python", "factory": "a:b"}, "shard": shard}
+        context = Context(Audit.from_dict(config), folder)
+        for mine in chain.shards(context):
+            ids = pa.array([f"i{n}" for n in mine])
+            found = chain._of_images("annotations", ids, mine, context)["image_id"].to_pylist()
+            assert found == [f"i{n}" for n in mine if n in annotated]

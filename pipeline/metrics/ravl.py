@@ -137,7 +137,8 @@ def tally(
     place, size = cluster * n_labels + labels[image], n_clusters * n_labels
 
     def summed(weights: NDArray) -> Reals:
-        return np.bincount(place, weights, size).reshape(n_clusters, n_labels)
+        sums = np.asarray(np.bincount(place, weights, size), dtype=np.float64)
+        return sums.reshape(n_clusters, n_labels)
 
     n_in, correct_in = summed(np.ones(len(place))), summed(right[image])
     if speaks is None:
