@@ -48,7 +48,7 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import AuditFolder, Shelf, explained, sweep
+from pipeline.store import AuditFolder, Shelf, explained, length, read_keys, sweep, whole
 
 
 def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
@@ -71,9 +71,12 @@ def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: a function from tables to tables; per-image ones say by `computation` when a stored row still holds."""
+    """A stage: a function from tables to tables; per-image ones say by `computation` when a stored row still holds.
 
-    run: Callable[..., dict[str, pa.Table]]
+    A large table may be returned as an iterator of its parts, which are made as they are written.
+    """
+
+    run: Callable[..., dict[str, Any]]
     writes: tuple[str, ...]
     computation: Callable[..., tuple] | None = None
 
@@ -109,13 +112,16 @@ class Tally:
 
 
 def _supply(function: Callable[..., Any], context: Context, tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """The arguments a stage asks for: tables by name from `tables` or the audit's folder, the rest from the context."""
+    """The arguments a stage asks for: tables by name from `tables` or the audit's folder, the rest from the context.
+
+    A table that a stage declares as `Parts` is not read: it comes as the file, for `store.batches`.
+    """
     supplied: dict[str, Any] = {}
-    for name in inspect.signature(function).parameters:
+    for name, parameter in inspect.signature(function).parameters.items():
         if name in tables:
             supplied[name] = tables[name]
         elif name in SCHEMAS:
-            supplied[name] = context.folder.read(name)
+            supplied[name] = context.folder.rows(name) if parameter.annotation == "Parts" else context.folder.read(name)
         elif name == "context":
             supplied[name] = context
         elif name.endswith("_computation"):
@@ -137,16 +143,32 @@ def run_once(name: str, context: Context) -> Tally:
     return Tally(context.counts - before, context.skipped[skipped:])
 
 
-def _shelves(name: str, context: Context) -> list[Shelf]:
+def _shelves(name: str, context: Context) -> dict[str, Shelf]:
+    """The shelf of each table that a per-image stage writes."""
     stage = STAGES[name]
     assert stage.computation is not None
     computation = stage.computation(**_supply(stage.computation, context, {}))
-    return [Shelf(context.cache, name, table, "image_id", computation) for table in stage.writes]
+    return {table: Shelf(context.cache, name, table, "image_id", computation) for table in stage.writes}
+
+
+def _of_images(table: str, ids: pa.Array, rows: range, context: Context) -> pa.Table:
+    """The rows of a table that are of these images, which are among these rows of `images`; of a table without images
+    all rows."""
+    for name, stage in STAGES.items():
+        if table in stage.writes and stage.computation is not None:
+            return _shelves(name, context)[table].read(ids.to_pylist())
+    if "image_id" not in SCHEMAS[table].names:
+        return context.folder.read(table)
+    # in the order of the images, at most a row each: not all of it need be read for a shard
+    there = length(context.folder.rows(table))
+    lacking = length(context.folder.rows("images")) - there
+    found = context.folder.slice(table, range(max(rows.start - lacking, 0), min(rows.stop, there)))
+    return found.filter(pa.compute.is_in(found["image_id"], value_set=ids))
 
 
 def shards(context: Context) -> list[range]:
     """The rows of `images` that each unit of work holds."""
-    total = len(context.folder.read("images"))
+    total = length(context.folder.rows("images"))
     return [range(first, min(first + context.audit.shard, total)) for first in range(0, total, context.audit.shard)]
 
 
@@ -155,25 +177,21 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
     stage = STAGES[name]
     shelves = _shelves(name, context)
     rows = shards(context)[number]
-    images = context.folder.read("images").slice(rows.start, len(rows))
-    known = set.intersection(*(shelf.keys() for shelf in shelves))
-    missing = [image_id not in known for image_id in images["image_id"].to_pylist()]
-    todo = images.filter(pa.array(missing))
+    images = context.folder.slice("images", rows)
+    ids = images["image_id"].to_pylist()
+    known = set.intersection(*(shelf.known(ids) for shelf in shelves.values()))
+    todo = images.filter(pa.array([image_id not in known for image_id in ids]))
     if not len(todo):
         return Tally()
-    tables = {"images": todo}
-    for other in inspect.signature(stage.run).parameters:
-        if other in SCHEMAS and other != "images":
-            table = context.folder.read(other)
-            if "image_id" in table.column_names:
-                table = table.filter(pa.compute.is_in(table["image_id"], value_set=todo["image_id"].combine_chunks()))
-            tables[other] = table
+    wanted = todo["image_id"].combine_chunks()
+    others = [other for other in inspect.signature(stage.run).parameters if other in SCHEMAS and other != "images"]
+    tables = {"images": todo, **{other: _of_images(other, wanted, rows, context) for other in others}}
     before, skipped = Counter(context.counts), len(context.skipped)
     context.postponed.clear()
     results = stage.run(**_supply(stage.run, context, tables))
-    done = [image_id for image_id in todo["image_id"].to_pylist() if image_id not in context.postponed]
-    for shelf in shelves:
-        shelf.add(done, results[shelf.table_name])
+    done = [image_id for image_id in wanted.to_pylist() if image_id not in context.postponed]
+    for table, shelf in shelves.items():
+        shelf.add(done, results[table])
     counts = context.counts - before
     if any(len(table) for table in results.values()):
         counts[name] += len(done)
@@ -182,9 +200,10 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
 
 def gather(name: str, context: Context) -> None:
     """Write a per-image stage's tables into the audit's folder, in the order of its images."""
-    ids = context.folder.read("images")["image_id"].to_pylist()
-    for shelf in _shelves(name, context):
-        context.folder.write(shelf.table_name, shelf.read(ids))
+    ids = whole(context.folder.rows("images"), ["image_id"])["image_id"].to_pylist()
+    for table, shelf in _shelves(name, context).items():
+        context.folder.write(table, shelf.read_in_parts(ids))
+    read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
 
 
 def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
@@ -201,12 +220,12 @@ def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
     if any(others) and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
-    items = list(context.source)
-    found = {label for item in items for label in item.labels}
+    found, first = set[str](), None
+    for item in context.source:
+        first = first or item
+        found.update(item.labels)
     if not found:
-        raise UserError(
-            f"data: no image has a label. {items[0].path}: {items[0].fault}" if items else "data: no images."
-        )
+        raise UserError(f"data: no image has a label. {first.path}: {first.fault}" if first else "data: no images.")
     for name in audit.classes:
         if name not in found:
             raise UserError(f"data: the class '{name}' has no images. {nearest(name, found)}")

@@ -23,7 +23,7 @@ app = App(
 )
 planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
 app.command(planted)
-bench = App(name="bench", help="Benchmarks: of the findings against planted truth.")
+bench = App(name="bench", help="Benchmarks: of the findings against planted truth, and of memory.")
 app.command(bench)
 for command in (audits.audit, audits.schedule, audits.history, audits.diff):
     app.command(command)
@@ -264,6 +264,19 @@ def bench_planted(
     from pipeline.bench.planted.command import bench_planted as run_bench
 
     if not run_bench(models.resolve(), work.resolve(), out, readme, world, quick, jobs, every):
+        raise SystemExit(1)
+
+
+@bench.command(name="memory")
+def bench_memory(
+    *,
+    quick: Annotated[bool, Parameter(help="smaller sizes, in a few minutes", negative="")] = False,
+    out: Annotated[Path | None, Parameter(help="a JSON file for the figures; by default only printed")] = None,
+) -> None:
+    """Audit 2,000 to 50,000 pictures and hold the peaks of memory against each other. Exit code 1 when it grows."""
+    from pipeline.bench.memory.command import bench_memory as run_bench
+
+    if not run_bench(quick, out):
         raise SystemExit(1)
 
 

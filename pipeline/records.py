@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 CueType = Literal[
@@ -344,9 +345,34 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """A column of equally long vectors as an array (n, d)."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return flat.reshape(len(column), -1)
+    """A column of equally long vectors as an array (n, d); (0, 0) of none."""
+    flat = pa.compute.list_flatten(column).to_numpy().astype(np.float32, copy=False)
+    return flat.reshape(len(column), -1) if len(column) else np.zeros((0, 0), np.float32)
+
+
+def vectors(array: NDArray[np.float32]) -> pa.ListArray:
+    """Vectors (n, d) as a column."""
+    n, d = array.shape
+    return pa.ListArray.from_arrays(
+        np.arange(n + 1, dtype=np.int32) * d, np.ascontiguousarray(array, np.float32).ravel()
+    )
+
+
+def box_column(boxes: NDArray[np.float64]) -> pa.FixedSizeListArray:
+    """Boxes (n, 4) as a column."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(boxes).ravel(), pa.float64()), 4)
+
+
+def box_array(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column of boxes as an array (n, 4)."""
+    return np.asarray(pa.compute.list_flatten(column).to_numpy(), dtype=np.float64).reshape(-1, 4)
+
+
+def places(column: pa.ChunkedArray, at: Mapping[str, int]) -> NDArray[np.int64]:
+    """The number (n,) that each text of a column has in `at`; -1 where it has none."""
+    encoded = column.combine_chunks().dictionary_encode()
+    numbers = np.array([at.get(text, -1) for text in encoded.dictionary.to_pylist()], dtype=np.int64)
+    return numbers[encoded.indices.to_numpy()]
 
 
 class SchemaError(Exception):

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from pipeline.errors import UserError
+from pipeline.evidence.presence import Presence
 from pipeline.metrics.change import NO_CHANGE, Direction, HarmChange, Mean, harm_change, mean_of
 from pipeline.metrics.effects import TRUSTED_DOSES
 from pipeline.metrics.tests import false_discovery
@@ -91,9 +92,8 @@ class _Side:
         self.findings = {(row["class"], row["cue_id"]): row for row in folder.read("findings").to_pylist()}
         self.ids: list[str] = self.images["image_id"].to_pylist()
         self.labels = np.array(self.images["label"].to_pylist(), dtype=object)
-        presence = folder.read("presence")
         self.order = {cue_id: number for number, cue_id in enumerate(self.cues)}
-        self.present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(len(self.ids), -1)
+        self.present = Presence.of(folder.rows("presence"), [*self.cues]).present
         self.estimation = (
             np.array(self.images["split"].to_pylist(), dtype=object) == "estimation"
             if self.run["split"]

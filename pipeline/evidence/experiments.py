@@ -5,24 +5,26 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.config import Audit
-from pipeline.evidence.boxes import OBJECT_SCORE, BoxFinder, undisputed
+from pipeline.evidence.boxes import BoxFinder
 from pipeline.evidence.colors import color_map, color_statistics
 from pipeline.evidence.manipulation import operator_of
 from pipeline.evidence.places import arrangements, grow, other_patches, place_like, visible
-from pipeline.geometry import Boxes, area, as_boxes, inside
+from pipeline.evidence.presence import Presence
+from pipeline.geometry import Boxes, area, inside
 from pipeline.images import RGB
 from pipeline.models.annotations import other_labels
 from pipeline.properties import BY_COLOR, CONTRARY, PROPERTY_CUES, property_score
 from pipeline.records import PROPERTIES
-from pipeline.store import key_of
+from pipeline.store import Parts, in_order, key_of
 
 RESERVE = 1.5
 """A race may draw on so many times `ablate.images`: its e-values need more images than a test at a fixed size."""
@@ -39,6 +41,8 @@ COLORED = 200
 LEAST_COLORED = 20
 """The chance differences of fewer pictures would be taken for the cue."""
 DONORS = 24
+MOST_LENDERS = 400
+"""Pictures of a class, with a cue or without, whose background may be lent to others."""
 LEAST_DONORS = 3
 
 
@@ -91,49 +95,110 @@ def pair_of(image_id: str, fill: str, edit: dict[str, Any], placebo: dict[str, A
     return Pair(key_of(arms[0].edit_id, arms[1].edit_id), fill, (arms[0], arms[1]))
 
 
+class ByImage:
+    """A number or a name of each image, by its id."""
+
+    def __init__(self, at: Mapping[str, int], values: NDArray[Any]) -> None:
+        self._at, self._values = at, values
+
+    def __getitem__(self, image_id: str) -> Any:
+        return self._values[self._at[image_id]]
+
+
 class Planner:
     """What the plan of an audit looks up: images by half, presence, boxes."""
 
     def __init__(
         self,
         images: pa.Table,
-        detections: pa.Table,
-        regions: pa.Table,
-        assignments: pa.Table,
+        detections: Parts,
+        regions: Parts,
+        assignments: Parts,
         cues: pa.Table,
-        presence: pa.Table,
-        annotations: pa.Table,
+        presence: Parts,
+        annotations: Parts,
         audit: Audit,
         read: Callable[[Sequence[str]], dict[str, RGB]],
+        scored: Collection[str] | None = None,
     ) -> None:
         self.audit = audit
+        self.looked_up: Collection[str] | None = None  # whose boxes may be asked for; None: of all images
         self.read = read
         self._others = other_labels(annotations)
         self.cues = {row["cue_id"]: row for row in cues.to_pylist()}
-        self.boxes = BoxFinder(list(self.cues.values()), detections, regions, assignments)
-        self._things: dict[str, list[list[float]]] = defaultdict(list)
-        for row in undisputed(detections).to_pylist():
-            if row["score"] >= OBJECT_SCORE:
-                self._things[row["image_id"]].append(row["box"])
-        columns = {name: images[name].to_numpy() for name in PROPERTIES}
-        self._measured = {
-            name: dict(zip(images["image_id"].to_pylist(), property_score(name, columns).tolist(), strict=True))
-            for name in PROPERTY_CUES
-        }
+        self._tables = detections, regions, assignments
         self._colors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.ids: list[str] = images["image_id"].to_pylist()
-        self.label = dict(zip(self.ids, images["label"].to_pylist(), strict=True))
-        self.group = dict(zip(self.ids, images["group"].to_pylist(), strict=True))
-        split = dict(zip(self.ids, images["split"].to_pylist(), strict=True))
-        self.selection = [i for i in self.ids if audit.no_split or split[i] == "selection"]
-        self.estimation = [i for i in self.ids if audit.no_split or split[i] == "estimation"]
-        self.order = {row: number for number, row in enumerate(self.cues)}
-        count = len(self.cues)
-        scores = presence["score"].to_numpy().reshape(-1, count) if count else np.zeros((0, 0))
-        present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(-1, count) if count else scores > 0
         at = {image_id: number for number, image_id in enumerate(self.ids)}
-        self.score: Callable[[str, str], float] = lambda i, cue: float(scores[at[i], self.order[cue]])
-        self.present: Callable[[str, str], bool] = lambda i, cue: bool(present[at[i], self.order[cue]])
+        columns = {name: images[name].to_numpy() for name in PROPERTIES}
+        self._measured = {name: ByImage(at, property_score(name, columns)) for name in PROPERTY_CUES}
+        labels, groups = (images[name].combine_chunks().dictionary_encode() for name in ("label", "group"))
+        names = {label: number for number, label in enumerate(labels.dictionary.to_pylist())}
+        self._label, self._names = labels.indices.to_numpy(), names
+        self.label = ByImage(at, np.array([*names], dtype=object)[self._label])
+        self.group = ByImage(at, groups.indices.to_numpy())
+        split = np.array(images["split"].to_pylist())
+        self._estimation = np.flatnonzero((split == "estimation") | audit.no_split)
+        self.selection = [self.ids[n] for n in np.flatnonzero((split == "selection") | audit.no_split).tolist()]
+        self.estimation = [self.ids[n] for n in self._estimation.tolist()]
+        known = Presence.of(presence, [*self.cues], self.cues if scored is None else scored)
+        self._present = known.present
+        self._column = {row: number for number, row in enumerate(self.cues)}
+        self.score: Callable[[str, str], float] = lambda i, cue: float(known.scores[cue][at[i]])
+        self.present: Callable[[str, str], bool] = lambda i, cue: bool(known.present[at[i], self._column[cue]])
+
+    @functools.cached_property
+    def boxes(self) -> BoxFinder:
+        """The boxes of the images that may be asked for."""
+        return BoxFinder(list(self.cues.values()), *self._tables, self.looked_up)
+
+    def subjects(self, label: str, cue_id: str, removal: bool) -> list[str]:
+        """Pictures of the estimation half: of the class with the cue (removal), or of other classes without it."""
+        rows = self._estimation
+        of_class = self._label[rows] == self._names.get(label, -1)
+        chosen = rows[(of_class == removal) & (self._present[rows, self._column[cue_id]] == removal)]
+        found = [self.ids[n] for n in chosen.tolist()]
+        return found if removal else [i for i in found if label not in self._others.get(i, ())]
+
+    def having(self, cue_id: str) -> list[str]:
+        """Pictures of the selection half with a cue, those that show it most first."""
+        return sorted((i for i in self.selection if self.present(i, cue_id)), key=lambda i: -self.score(i, cue_id))
+
+    def pool(self, label: str, cue_id: str, direction: str) -> list[str]:
+        """The pictures that an experiment may use."""
+        # more than the experiment takes: some pictures have no place for the edit or its placebo
+        most = 3 * self.audit.ablate.images
+        return self.sample(self.subjects(label, cue_id, direction == "removal"), most, label, cue_id, direction)
+
+    def sides(self, label: str, cue_id: str) -> dict[str, tuple[list[str], list[str]]]:
+        """Label to pictures of the selection half with the cue and without, whose backgrounds may be lent.
+
+        Of many on a side those that the seed and their ids choose.
+        """
+        found: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+        for image_id in self.selection:
+            its = self.label[image_id]
+            # of another label and of this class too: it is among the class's own
+            if its == label or not self.shows(image_id, label):
+                found[its][0 if self.present(image_id, cue_id) else 1].append(image_id)
+        for both in found.values():
+            for ids in both:
+                if len(ids) > MOST_LENDERS:
+                    kept = in_order(range(len(ids)), ids, self.audit.seed, "background")[:MOST_LENDERS]
+                    ids[:] = [ids[number] for number in sorted(kept)]
+        return found
+
+    def needed(self, label: str, cue_id: str, direction: str) -> set[str]:
+        """The images whose boxes an experiment may ask for."""
+        cue = self.cues[cue_id]
+        if why_untestable(cue, direction):
+            return set()
+        ids = set(self.pool(label, cue_id, direction))
+        if cue["operator"] == "region" and direction == "insertion":
+            ids.update(self.having(cue_id)[: 8 * DONORS])
+        if cue["operator"] == "background":
+            ids.update(i for both in self.sides(label, cue_id).values() for side in both for i in side)
+        return ids
 
     def shows(self, image_id: str, label: str) -> bool:
         """Whether a picture is of a class, by its label or by another that the data give it."""
@@ -145,7 +210,7 @@ class Planner:
 
     def measured(self, image_id: str, name: str) -> float:
         """How much of a cue of PROPERTY_CUES is measured in a picture."""
-        return self._measured[name][image_id]
+        return float(self._measured[name][image_id])
 
     def color_map(self, cue_id: str, having: list[str], lacking: list[str], removal: bool) -> list[list[float]]:
         """The map of colours that takes a cue out or puts it in, from pictures of the selection half."""
@@ -170,7 +235,7 @@ class Planner:
 
     def things(self, image_id: str) -> Boxes:
         """The boxes (n, 4) of whatever a detector is sure of in the picture, the cue and the object among them."""
-        return as_boxes(self._things.get(image_id, []))
+        return self.boxes.things(image_id)
 
     def unsure(self, found: Boxes) -> bool:
         """Whether a detector looked for a picture's object and didn't find it: an edit could then hit the object."""
@@ -195,13 +260,13 @@ class Planner:
 
 def plan(
     images: pa.Table,
-    detections: pa.Table,
-    regions: pa.Table,
-    assignments: pa.Table,
+    detections: Parts,
+    regions: Parts,
+    assignments: Parts,
     cues: pa.Table,
-    presence: pa.Table,
+    presence: Parts,
     measures: pa.Table,
-    annotations: pa.Table,
+    annotations: Parts,
     *,
     audit: Audit,
     classes: Sequence[str],
@@ -218,11 +283,19 @@ def plan(
     if racing:
         most = math.ceil(RESERVE * audit.ablate.images)
         audit = audit.model_copy(update={"ablate": audit.ablate.model_copy(update={"images": most})})
-    planner = Planner(images, detections, regions, assignments, cues, presence, annotations, audit, read)
     chosen: dict[str, list[str]] = {label: [] for label in classes}
     for row in measures.filter(pa.compute.equal(measures["split"], "selection")).to_pylist():
         if row["selected"]:
             chosen[row["label"]].append(row["cue_id"])
+    scored = {cue_id for cue_ids in chosen.values() for cue_id in cue_ids}
+    planner = Planner(images, detections, regions, assignments, cues, presence, annotations, audit, read, scored)
+    planner.looked_up = {
+        image_id
+        for label, cue_ids in chosen.items()
+        for cue_id in cue_ids
+        for direction in ("removal", "insertion")
+        for image_id in planner.needed(label, cue_id, direction)
+    }
     experiments: list[Experiment] = []
     untested: list[dict[str, str]] = []
     spent = 0
@@ -261,14 +334,7 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
         ("geometry", "insertion"): whole_image_change,
     }
     removal = direction == "removal"
-    subjects = [
-        i
-        for i in planner.estimation
-        if (planner.label[i] == label if removal else not planner.shows(i, label))
-        and planner.present(i, cue_id) == removal
-    ]
-    # the pool is larger than the experiment: some pictures have no place for the edit or its placebo
-    pool = planner.sample(subjects, 3 * planner.audit.ablate.images, label, cue_id, direction)
+    pool = planner.pool(label, cue_id, direction)
     draw = functools.partial(planner.rng, label, cue_id, direction)
     pairs = makers[operator, direction](planner, label, cue_id, pool, draw, removal)
     images = len({pair.edits[0].image_id for pair in pairs})
@@ -358,10 +424,8 @@ def donor_patches(planner: Planner, label: str, cue_id: str) -> list[tuple[str, 
 
     Pictures of other classes where there are enough: a patch from the class's own could carry a part of its object.
     """
-    having = [i for i in planner.selection if planner.present(i, cue_id)]
-    having.sort(key=lambda i: -planner.score(i, cue_id))
     patches = []
-    for image_id in having[: 8 * DONORS]:
+    for image_id in planner.having(cue_id)[: 8 * DONORS]:
         boxes, avoid = planner.boxes.cue(image_id, cue_id), planner.object_or(image_id, label)
         if planner.unsure(planner.object(image_id)) or not len(boxes):
             continue
@@ -383,12 +447,10 @@ def background_exchange(
 
     Removal: the edit's background is without the cue and the placebo's with it; insertion the other way round.
     """
-    by_label: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for image_id in planner.selection:
-        its = planner.label[image_id]
-        # of another label and of this class too: it is among the class's own
-        if len(planner.object(image_id)) and (its == label or not planner.shows(image_id, label)):
-            by_label[its][0 if planner.present(image_id, cue_id) else 1].append(image_id)
+    by_label = {
+        name: tuple([i for i in ids if len(planner.object(i))] for ids in both)
+        for name, both in planner.sides(label, cue_id).items()
+    }
     # donors of the class itself could carry traces of its object, so other classes come first
     both = [name for name, (having, lacking) in sorted(by_label.items()) if len(having) >= 2 and len(lacking) >= 2]
     sources = [name for name in both if name != label] or both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,8 +40,8 @@ class ExportData:
 
     run: dict[str, Any]
     findings: list[Row]
-    images: list[Row]
-    presence: list[Row] = field(default_factory=list)
+    images: Sequence[Row]
+    presence: Sequence[Row] = field(default_factory=list)
 
     @cached_property
     def images_by_id(self) -> dict[str, Row]:

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyarrow as pa
@@ -86,11 +86,16 @@ def assemble(
         changes=rows.get("changes", []),
         checks=rows.get("checks", []),
         answers=counted(tables["answers"]) if "answers" in tables else (0, 0),
-        images={row["image_id"]: row for row in tables["images"].to_pylist() if row["image_id"] in shown},
+        images={row["image_id"]: row for row in of_ids(tables["images"], shown).to_pylist()},
         thumbs=gallery.thumbs,
         triples=triples,
         pictures_left_out=left_out,
     )
+
+
+def of_ids(images: pa.Table, ids: Collection[str]) -> pa.Table:
+    """The rows of these images."""
+    return images.filter(pa.compute.is_in(images["image_id"], value_set=pa.array(sorted(ids), pa.string())))
 
 
 def counted(answers: pa.Table) -> tuple[int, int]:

@@ -36,7 +36,7 @@ from pipeline.metrics.effects import FLIP_BOUNDS, TRUSTED_DOSES, Effect, at_natu
 from pipeline.metrics.intervals import Interval, cluster_bootstrap_mean, group_means
 from pipeline.metrics.tests import bounded_mean, false_discovery
 from pipeline.records import table, worst_first
-from pipeline.store import key_of
+from pipeline.store import Parts, batches, key_of
 
 VERSION = 3
 EVIDENCE_IMAGES = 8
@@ -71,11 +71,11 @@ class Direction:
 def rank(
     images: pa.Table,
     attributes: pa.Table,
-    detections: pa.Table,
-    regions: pa.Table,
-    assignments: pa.Table,
+    detections: Parts,
+    regions: Parts,
+    assignments: Parts,
     cues: pa.Table,
-    presence: pa.Table,
+    presence: Parts,
     measures: pa.Table,
     edits: pa.Table,
     experiments: pa.Table,
@@ -95,8 +95,7 @@ def rank(
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in untested.to_pylist():
         reasons[row["label"], row["cue_id"]].append(f"{row['direction']}: {row['reason']}")
-    boxes = BoxFinder(list(known.values()), detections, regions, assignments)
-    seen = Seen(images, presence, list(known))
+    seen = Seen(images, presence, list(known), audit.no_split)
     rows: list[dict[str, Any]] = []
     for (label, cue_id), measured in numbers.items():
         cue = known[cue_id]
@@ -113,11 +112,13 @@ def rank(
                 both,
                 core,
                 reasons[label, cue_id],
-                seen.evidence(label, cue_id, audit),
-                boxes,
+                seen.evidence(label, cue_id),
             )
         )
+    shown = {image_id for row in rows for image_id in row["evidence_ids"]}
+    boxes = BoxFinder(list(known.values()), detections, regions, assignments, shown)
     for row in rows:
+        row["evidence_boxes"] = [boxes.cue(image_id, row["cue_id"]).tolist() for image_id in row["evidence_ids"]]
         ways = [made.get((row["class"], row["cue_id"], name)) for name in ("removal", "insertion")]
         row["removal_stopped"], row["insertion_stopped"] = (way["stopped"] if way else "" for way in ways)
         row["unmoved"] = any(ways) and all(way["unmoved"] for way in ways if way)
@@ -254,7 +255,6 @@ def _finding(
     core: bool,
     reasons: list[str],
     evidence: list[str],
-    boxes: BoxFinder,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "finding_id": key_of(label, cue["cue_id"])[:12],
@@ -270,7 +270,6 @@ def _finding(
         "q": NAN,
         "same_as": "",
         "evidence_ids": evidence,
-        "evidence_boxes": [boxes.cue(image_id, cue["cue_id"]).tolist() for image_id in evidence],
         **{name: measured[name] for name in MEASURES},
     }
     for name in ("removal", "insertion"):
@@ -355,22 +354,35 @@ def _faintly(row: dict[str, Any], directions: list[str]) -> str:
 class Seen:
     """Presence in the estimation half, for evidence images and for cues that are one."""
 
-    def __init__(self, images: pa.Table, presence: pa.Table, cue_ids: list[str]) -> None:
+    def __init__(self, images: pa.Table, presence: Parts, cue_ids: list[str], no_split: bool) -> None:
         self.ids: list[str] = images["image_id"].to_pylist()
-        self.labels = np.array(images["label"].to_pylist(), dtype=object)
-        self.half = np.array(images["split"].to_pylist()) == "estimation"
         self.at = {cue_id: number for number, cue_id in enumerate(cue_ids)}
-        shape = (len(self.ids), len(cue_ids))
-        self.scores = presence["score"].to_numpy().reshape(shape)
-        self.present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(shape)
+        labels = images["label"].combine_chunks().dictionary_encode()
+        self.labels: list[str] = labels.dictionary.to_pylist()
+        own = labels.indices.to_numpy()
+        half = (np.array(images["split"].to_pylist()) == "estimation") | no_split
+        alphabetical = np.argsort(np.argsort(np.array(self.ids)))
+        n, shape = len(cue_ids), (len(self.labels), EVIDENCE_IMAGES, len(cue_ids))
+        self.present = np.empty((len(self.ids), n), dtype=bool)
+        # of each class and cue the images that show it best, so far; -1 where there are not so many
+        self._best, self._scores = np.full(shape, -1), np.full(shape, -np.inf)
+        done = 0
+        for part in batches(presence, ["score", "present"]) if n else ():
+            rows = np.arange(done, done := done + len(part) // n)
+            self.present[rows] = part["present"].combine_chunks().to_numpy(zero_copy_only=False).reshape(-1, n)
+            shown = np.where(self.present[rows], part["score"].to_numpy().reshape(-1, n), -np.inf)
+            for c in np.unique(own[rows[half[rows]]]).tolist():
+                mine = half[rows] & (own[rows] == c)
+                number = np.concatenate([self._best[c], np.repeat(rows[mine, None], n, axis=1)])
+                score = np.concatenate([self._scores[c], shown[mine]])
+                order = np.lexsort((alphabetical[number], -score), axis=0)[:EVIDENCE_IMAGES]
+                self._best[c], self._scores[c] = (np.take_along_axis(of, order, axis=0) for of in (number, score))
         self.correlation = phi(self.present)
 
-    def evidence(self, label: str, cue_id: str, audit: Audit) -> list[str]:
+    def evidence(self, label: str, cue_id: str) -> list[str]:
         """Images of the class that show the cue best, of the estimation half."""
-        column = self.at[cue_id]
-        mine = (self.labels == label) & self.present[:, column] & (self.half | audit.no_split)
-        order = sorted(np.flatnonzero(mine), key=lambda i: (-self.scores[i, column], self.ids[i]))
-        return [self.ids[i] for i in order[:EVIDENCE_IMAGES]]
+        place = self.labels.index(label), slice(None), self.at[cue_id]
+        return [self.ids[number] for number in self._best[place][np.isfinite(self._scores[place])].tolist()]
 
     def showing(self, cue_id: str) -> set[str]:
         """Images that show a cue."""

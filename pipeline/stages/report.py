@@ -9,7 +9,7 @@ from pipeline.images import RGB
 from pipeline.report.assemble import assemble
 from pipeline.report.render import render_report
 from pipeline.stages.ablate import Pictures, redo_edit
-from pipeline.store import write_text
+from pipeline.store import whole, write_text
 
 VERSION = 1
 TABLES = (
@@ -22,7 +22,6 @@ TABLES = (
     "cues",
     "clusters",
     "variants",
-    "answers",
     "checks",
 )
 
@@ -31,6 +30,7 @@ def report(*, context: Context) -> dict[str, Any]:
     """Write report.html into the audit's folder."""
     folder = context.folder
     tables = {name: folder.read(name) for name in TABLES}
+    tables["answers"] = whole(folder.rows("answers"), ["yes"])  # they are only counted
     if folder.has("changes"):
         tables["changes"] = folder.read("changes")
     pictures = Pictures(tables["images"], context.load)
