@@ -54,8 +54,8 @@ def serve_audits(config: Path, root: Path, overrides: tuple[str, ...], cron: str
             CronSchedule(cron=cron, timezone=timezone or None)
         except ValueError:
             raise UserError(
-                f"--cron '{cron}', timezone '{timezone or 'UTC'}': expected five fields (minute, hour, day of the month, "
-                'month, day of the week), such as "0 3 * * 1", and a name such as Europe/Berlin.'
+                f"--cron '{cron}', timezone '{timezone or 'UTC'}': expected five fields (minute, hour, day of the "
+                'month, month, day of the week), such as "0 3 * * 1", and a name such as Europe/Berlin.'
             ) from None
     url = get_current_settings().api.url
     if not url:

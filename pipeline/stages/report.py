@@ -23,6 +23,7 @@ TABLES = (
     "clusters",
     "variants",
     "answers",
+    "changes",
 )
 
 
@@ -30,8 +31,6 @@ def report(*, context: Context) -> dict[str, Any]:
     """Write report.html into the audit's folder."""
     folder = context.folder
     tables = {name: folder.read(name) for name in TABLES}
-    if folder.has("changes"):
-        tables["changes"] = folder.read("changes")
     pictures = Pictures(tables["images"], context.load)
     redo = redo_edit(context, tables["images"])
     placebos = {row["pair_id"]: row for row in tables["edits"].to_pylist() if row["arm"] == "placebo"}
