@@ -39,7 +39,7 @@ class Outcome:
     @property
     def changes(self) -> list[dict[str, Any]]:
         """Rows of the table `changes`."""
-        return self.folder.read("changes").to_pylist() if self.folder.has("changes") else []
+        return self.folder.read("changes").to_pylist()
 
     @property
     def got_worse(self) -> bool:

@@ -104,7 +104,7 @@ def test_new_images_like_the_old_ones_cost_themselves_and_change_nothing(copied:
 
 
 def test_a_cue_that_spreads_is_named_and_ends_with_exit_code_3(copied: Path) -> None:
-    add_pictures(copied / "images", "a", 70, 1.0, 3)
+    add_pictures(copied / "images", "a", 70, 1.0, 33)
     done = cuescope("audit", copied / "audit.yaml", "--root", copied / "R", "--no-prefect", "--set", "renew=0.8")
     assert done.returncode == 3, done.stdout + done.stderr
     assert "what changed is the data" in done.stdout
@@ -211,7 +211,7 @@ def test_people_are_told_in_plain_words_and_the_address_is_written_nowhere(
     address, taken = mailbox
     monkeypatch.setenv("NOTIFY_HERE", address)
     with_operate(copied, notify=["${NOTIFY_HERE}", "${NOWHERE}", "json://127.0.0.1:9/"])
-    add_pictures(copied / "images", "a", 70, 1.0, 3)
+    add_pictures(copied / "images", "a", 70, 1.0, 33)
     outcome = again(copied, "renew=0.8")  # a message that failed is no failure of the audit
     (message,) = taken
     assert message["at"].rstrip("/").endswith(KEY) and "worse" in message["title"]

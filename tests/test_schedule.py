@@ -77,7 +77,7 @@ def test_a_schedule_names_what_changed_while_images_were_added(server: str, tmp_
     config = configuration(tmp_path, images, measure={"max_per_class": 3}, shard=100, renew=0.5, cache=None)
     with scheduled(config, root, server, every=30) as process:
         first = wait_for(lambda: finished(root, 180), process)[0]
-        add_pictures(images, "a", 30, 1.0, 3)
+        add_pictures(images, "a", 30, 1.0, 33)
         second = wait_for(lambda: finished(root, 210), process)[0]
     # the second names the planted change
     found = since(tmp_path)

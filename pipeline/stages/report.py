@@ -23,6 +23,7 @@ TABLES = (
     "clusters",
     "variants",
     "checks",
+    "changes",
 )
 
 
@@ -31,8 +32,6 @@ def report(*, context: Context) -> dict[str, Any]:
     folder = context.folder
     tables = {name: folder.read(name) for name in TABLES}
     tables["answers"] = whole(folder.rows("answers"), ["yes"])  # they are only counted
-    if folder.has("changes"):
-        tables["changes"] = folder.read("changes")
     pictures = Pictures(tables["images"], context.load)
     redo = redo_edit(context, tables["images"])
     placebos = {row["pair_id"]: row for row in tables["edits"].to_pylist() if row["arm"] == "placebo"}
