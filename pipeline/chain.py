@@ -140,6 +140,7 @@ def run_once(name: str, context: Context) -> Tally:
     before, skipped = Counter(context.counts), len(context.skipped)
     for table, rows in stage.run(**_supply(stage.run, context, {})).items():
         context.folder.write(table, rows)
+    pa.default_memory_pool().release_unused()
     return Tally(context.counts - before, context.skipped[skipped:])
 
 
@@ -203,7 +204,12 @@ def gather(name: str, context: Context) -> None:
     ids = whole(context.folder.rows("images"), ["image_id"])["image_id"].to_pylist()
     for table, shelf in _shelves(name, context).items():
         context.folder.write(table, shelf.read_in_parts(ids))
+<<<<<<< HEAD
     read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
+=======
+    pa.default_memory_pool().release_unused()
+    keys_of.cache_clear()  # they are asked for again by none of the stages to come, or hardly
+>>>>>>> memory
 
 
 def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:

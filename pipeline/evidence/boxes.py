@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,14 +88,20 @@ class BoxFinder:
     ) -> None:
         self.has_detector = length(detections) > 0
         self._thresholds = {row["cue_id"]: row["threshold"] for row in cues}
-        parts = of_images(detections, ("image_id", "phrase", "score", "box"), ids)
-        seen = pa.concat_tables([undisputed(part) for part in parts])
-        self._seen = _Groups(seen, "phrase", seen["score"].to_numpy(), box_array(seen["box"]))
-        assigned = pa.concat_tables([*of_images(assignments, ("region_id", "image_id", "cluster", "similarity"), ids)])
-        places = pa.concat_tables([*of_images(regions, ("region_id", "image_id", "box"), ids)])
-        row = pa.compute.index_in(assigned["region_id"], value_set=places["region_id"].combine_chunks()).to_numpy()
-        boxes = box_array(places["box"])[row]
-        self._clustered = _Groups(assigned, "cluster", assigned["similarity"].to_numpy(), boxes)
+        self._seen, self._clustered = _Groups(), _Groups()
+        for part in of_images(detections, ("image_id", "phrase", "score", "box"), ids):
+            part = undisputed(part)
+            self._seen.add(part["image_id"], part["phrase"], part["score"], box_array(part["box"]))
+        # of equal parts: assignments are written as regions are read
+        for part, places in zip(
+            of_images(assignments, ("region_id", "image_id", "cluster", "similarity"), ids),
+            of_images(regions, ("region_id", "image_id", "box"), ids) if length(assignments) else [None],
+            strict=True,
+        ):
+            if places is not None and len(part):
+                row = pa.compute.index_in(part["region_id"], value_set=places["region_id"].combine_chunks()).to_numpy()
+                boxes = box_array(places["box"])[row]
+                self._clustered.add(part["image_id"], part["cluster"], part["similarity"], boxes)
 
     def cue(self, image_id: str, cue_id: str) -> Boxes:
         """The boxes (n, 4) of a cue that has any, best first; none for a cue of the whole image."""
@@ -116,31 +124,49 @@ class BoxFinder:
 
 
 class _Groups:
-    """Scores (n,) and boxes (n, 4) by image and by a second name, found by bisection; equals in the table's order."""
+    """Scores (n,) and boxes (n, 4) by image and by a second name, found by bisection; equals in the order added."""
 
-    def __init__(self, rows: pa.Table, name: str, scores: NDArray, boxes: Boxes) -> None:
-        image, second = (rows[column].combine_chunks().dictionary_encode() for column in ("image_id", name))
-        self._images, self._names = (
-            {value: number for number, value in enumerate(codes.dictionary.to_pylist())} for codes in (image, second)
-        )
-        key = image.indices.to_numpy().astype(np.int64), second.indices.to_numpy().astype(np.int64)
-        order = np.lexsort((np.arange(len(rows)), *key[::-1]))
-        self._key = key[0][order] * len(self._names) + key[1][order]
-        self._place = order
-        self._scores, self._boxes = scores.astype(np.float64)[order], boxes[order]
+    def __init__(self) -> None:
+        self._images: dict[str, int] = {}
+        self._names: dict[Any, int] = {}
+        self._parts: list[tuple[NDArray, ...]] = []
+
+    def add(self, image: pa.ChunkedArray, name: pa.ChunkedArray, score: pa.ChunkedArray, boxes: Boxes) -> None:
+        """More rows."""
+        codes = (_numbered(image, self._images), _numbered(name, self._names))
+        self._parts.append((*codes, score.to_numpy().astype(np.float64), boxes))
+
+    @functools.cached_property
+    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], Boxes]:
+        """Keys, places in the order added, scores and boxes, by key."""
+        if not self._parts:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), as_boxes([])
+        image, name, score, boxes = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        self._parts.clear()
+        key = image.astype(np.int64) * len(self._names) + name
+        order = np.argsort(key, kind="stable")
+        return key[order], order, score[order], boxes[order]
 
     def of(self, image_id: str, name: object = None) -> tuple[NDArray[np.float64], Boxes]:
-        """Those of an image and a name; of all names, in the table's order, if none is given."""
+        """Those of an image and a name; of all names, in the order added, if none is given."""
+        key, place, score, boxes = self._sorted
         image, names = self._images.get(image_id, -1), len(self._names)
         number = 0 if name is None else self._names.get(name, -1)
         if image < 0 or number < 0:
             return np.zeros(0), as_boxes([])
         first = image * names + number
-        rows = slice(*np.searchsorted(self._key, [first, first + (names if name is None else 1)]))
+        rows = slice(*np.searchsorted(key, [first, first + (names if name is None else 1)]))
         if name is not None:
-            return self._scores[rows], self._boxes[rows]
-        order = np.argsort(self._place[rows])
-        return self._scores[rows][order], self._boxes[rows][order]
+            return score[rows], boxes[rows]
+        order = np.argsort(place[rows])
+        return score[rows][order], boxes[rows][order]
+
+
+def _numbered(column: pa.ChunkedArray, known: dict[Any, int]) -> NDArray[np.int32]:
+    """The number of each value; new values are numbered on."""
+    encoded = column.combine_chunks().dictionary_encode()
+    numbers = [known.setdefault(value, len(known)) for value in encoded.dictionary.to_pylist()]
+    return np.array(numbers, dtype=np.int32)[encoded.indices.to_numpy()]
 
 
 def _best(scores: NDArray[np.float64], boxes: Boxes, threshold: float, overlap: float) -> Boxes:

@@ -10,17 +10,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-IN_MEMORY = 1 << 24
+IN_MEMORY = 1 << 23
 """Bytes of an array that is held in memory, and of a block of columns that is worked on at a time."""
 
 
-def scratch(images: int, cues: int, folder: Path) -> NDArray[np.float64]:
-    """An array (images, cues) whose columns lie together; a large one lies in a file of `folder` that has no name."""
+def scratch(images: int, cues: int, folder: Path, value: float = 0.0) -> NDArray[np.float64]:
+    """An array (images, cues) of this value whose columns lie together; a large one lies in a file of `folder` that has
+    no name."""
     if images * cues * 8 <= IN_MEMORY:
-        return np.empty((cues, images)).T
+        return np.full((cues, images), value).T
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.float64, "w+", shape=(cues, images)).T
+        columns = np.memmap(file, np.float64, "w+", shape=(cues, images))  # zeros, as a file begins
+    for column in columns if value else ():
+        column[:] = value
+        release(columns)
+    return columns.T
 
 
 def release(array: NDArray) -> None:

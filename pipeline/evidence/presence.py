@@ -71,7 +71,7 @@ class Cues:
                     "present": self.present[rows].ravel(),
                 }
             )
-        release(self.scores)
+            release(self.scores)
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ def find_cues(
         scores[:, number] = column
         present[:, number] = np.isfinite(column) & (column >= row["threshold"])
         release(column)
-    release(scores)
+        release(scores)
     return Cues(rows, image_ids, scores, present)
 
 
@@ -361,14 +361,13 @@ def best_scores(
 
     `detections` are parts of the table; see evidence/columns.py for `folder`.
     """
-    best = scratch(len(index), len(phrases), folder)
-    best[:] = 0.0
+    best = scratch(len(index), len(phrases), folder, 0.0)
     at = {phrase: number for number, phrase in enumerate(phrases)}
     for part in detections:
         phrase, image = places(part["phrase"], at), places(part["image_id"], index)
         known = phrase >= 0
         np.maximum.at(best, (image[known], phrase[known]), part["score"].to_numpy()[known])
-    release(best)
+        release(best)
     return best
 
 
@@ -387,7 +386,7 @@ def whole_image_scores(
     scores = scratch(len(index), len(phrases), cache)
     for part in batches(embeddings, ["image_id", "embedding"]):
         scores[places(part["image_id"], index)] = matrix(part["embedding"]) @ directions
-    release(scores)
+        release(scores)
     return dict(zip(phrases, scores.T, strict=True))
 
 
@@ -407,8 +406,7 @@ def cluster_scores(
 ) -> list[tuple[dict, NDArray[np.float64]]]:
     """For each cluster the similarity of each image's nearest member region, -1 where it has none."""
     rows = clusters.to_pylist()
-    scores = scratch(len(index), len(rows), folder)
-    scores[:] = -1.0
+    scores = scratch(len(index), len(rows), folder, -1.0)
     if rows:
         column = np.full(max(row["cluster"] for row in rows) + 2, -1)  # the last stays -1, of a cluster without a row
         column[[row["cluster"] for row in rows]] = np.arange(len(rows))
@@ -416,7 +414,7 @@ def cluster_scores(
             number = column[np.minimum(part["cluster"].to_numpy(), len(column) - 1)]
             image, known = places(part["image_id"], index), number >= 0
             np.maximum.at(scores, (image[known], number[known]), part["similarity"].to_numpy()[known])
-    release(scores)
+            release(scores)
     return list(zip(rows, scores.T, strict=True))
 
 

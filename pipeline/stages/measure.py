@@ -36,7 +36,7 @@ from pipeline.metrics.intervals import Interval
 from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Classifier, Detector, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.records import box_array, conform, matrix, places, table
-from pipeline.store import Parts, batches, in_order, length, whole
+from pipeline.store import Parts, batches, in_order, length
 
 VERSION = 2
 LEAST_EVIDENCE = 1.64
@@ -218,8 +218,10 @@ def _interval(name: str, interval: Interval) -> dict[str, Reals]:
 
 def nonzero(scores: Reals, half: NDArray[np.bool_]) -> NDArray[np.int64]:
     """(cues,): images of a half with a score above zero."""
-    found = np.array([np.count_nonzero(column[half] > 0) for column in scores.T], dtype=np.int64)
-    release(scores)
+    found = np.zeros(scores.shape[1], dtype=np.int64)
+    for number, column in enumerate(scores.T):
+        found[number] = np.count_nonzero(column[half] > 0)
+        release(scores)
     return found
 
 
@@ -433,8 +435,7 @@ def ravl_columns(
     if not numbered or encoder is None or (predicted < 0).any():
         return result
     at = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}
-    member = whole(assignments, ["cluster"])["cluster"].to_numpy().astype(np.int32)
-    n_clusters = int(member.max()) + 1
+    n_clusters = 1 + max(pa.compute.max(part["cluster"]).as_py() or 0 for part in batches(assignments, ["cluster"]))
     words = None
     if encoder.has_text:
         words = text_embeddings(encoder, [PROMPT.format(audit.words(name)) for name in classes], cache, count)
@@ -442,10 +443,10 @@ def ravl_columns(
     kept = {split: (splits == split) | audit.no_split for split in result}
     nothing = np.zeros((n_clusters, len(classes)))
     sums = dict.fromkeys(result, ravl.Tally(nothing, nothing, nothing, nothing))
-    done = 0
-    for part in batches(regions, ["image_id", "embedding"] if encoder.has_text else ["image_id"]):
-        image, cluster = places(part["image_id"], at), member[done : done + len(part)]
-        done += len(part)
+    columns = ["image_id", "embedding"] if encoder.has_text else ["image_id"]
+    # of equal parts: assignments are written as regions are read
+    for part, assigned in zip(batches(regions, columns), batches(assignments, ["cluster"]), strict=True):
+        image, cluster = places(part["image_id"], at), assigned["cluster"].to_numpy()
         scores = None if words is None else matrix(part["embedding"]) @ words.T
         for split, half in kept.items():
             mine = half[image]
@@ -455,12 +456,12 @@ def ravl_columns(
             sums[split] += ravl.tally(
                 cluster[mine], place, speaks, labels[here], predicted[here], n_clusters, len(classes), too
             )
-    for split, columns in result.items():
+    for split, found in result.items():
         half, too = kept[split], None if also is None else also[kept[split]]
         gap = sums[split].performance_gap(labels[half], predicted[half], too)
         influence = np.full(n_clusters, np.nan) if words is None else sums[split].influence(gap.by_label)
         for number, cluster in numbered:
-            columns["ravl_gap"][:, number] = gap.by_label[cluster]
-            columns["ravl_total_gap"][:, number] = gap.total[cluster]
-            columns["ravl_influence"][:, number] = influence[cluster]
+            found["ravl_gap"][:, number] = gap.by_label[cluster]
+            found["ravl_total_gap"][:, number] = gap.total[cluster]
+            found["ravl_influence"][:, number] = influence[cluster]
     return result
