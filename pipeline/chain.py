@@ -204,12 +204,8 @@ def gather(name: str, context: Context) -> None:
     ids = whole(context.folder.rows("images"), ["image_id"])["image_id"].to_pylist()
     for table, shelf in _shelves(name, context).items():
         context.folder.write(table, shelf.read_in_parts(ids))
-<<<<<<< HEAD
-    read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
-=======
     pa.default_memory_pool().release_unused()
-    keys_of.cache_clear()  # they are asked for again by none of the stages to come, or hardly
->>>>>>> memory
+    read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
 
 
 def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
