@@ -27,7 +27,8 @@ def exact(quarantine: Sequence[Row]) -> tuple[list[str], list[str]]:
 
     Ingest keeps one of the former and none of the latter; both stand in the table of quarantined files.
     """
-    copies, conflicts = [], []
+    copies: list[str] = []
+    conflicts: list[str] = []
     for row in quarantine:
         if row["reason"].startswith("the same picture "):
             (conflicts if "label" in row["reason"] else copies).append(row["path"])

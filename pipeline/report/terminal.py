@@ -86,7 +86,7 @@ def print_answers(console: Console, run: Row, variants: Sequence[Row], counted: 
 
 def print_checks(console: Console, rows: Sequence[Row]) -> None:
     """Print in a line how many checks of the data found something, and which."""
-    found = Counter(checks.TITLES.get(row["check"], row["check"]).lower() for row in rows if row["found"])
+    found = Counter(str(checks.TITLES.get(row["check"], row["check"])).lower() for row in rows if row["found"])
     which = f" See the report for: {', '.join(found)}." if found else ""
     console.print(Text(checks.summary(found.total(), len(rows)) + which, "yellow" if found else "dim"))
 

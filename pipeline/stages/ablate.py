@@ -194,8 +194,8 @@ def measure_doses(
             fit = ~present[:, contrary].any(axis=1) | present[:, column[cue_id]]
             scales[cue_id] = natural_scale(natural[fit], present[fit, column[cue_id]], labels[fit], selection[fit])
         if scales[cue_id] is not None:
-            some = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
-            turns = [mine[number % len(mine)] for number, mine in enumerate(some)]
+            shown = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
+            turns = [mine[number % len(mine)] for number, mine in enumerate(shown)]
             asked += [(cue_id, experiment.direction, edit) for pair in turns for edit in pair.edits]
     if not asked:  # a budget may end before any edit was shown
         return {}
@@ -205,8 +205,8 @@ def measure_doses(
     missing = [edits[edit_id] for edit_id in sorted(edits) if edit_id not in known]
     for first in range(0, len(missing), CHUNK):
         chunk = missing[first : first + CHUNK]
-        rows = {"image_id": [e.edit_id for e in chunk], "embedding": list(encoder.images(pictures.edited(chunk)))}
-        shelf.add(rows["image_id"], pa.table(rows, schema=SCHEMAS["embeddings"]))
+        seen = {"image_id": [e.edit_id for e in chunk], "embedding": list(encoder.images(pictures.edited(chunk)))}
+        shelf.add(seen["image_id"], pa.table(seen, schema=SCHEMAS["embeddings"]))
         count("dose", len(chunk))
     stored = shelf.read(sorted(edits))
     after = dict(zip(stored["image_id"].to_pylist(), matrix(stored["embedding"]), strict=True))

@@ -6,7 +6,7 @@ The selection half decides which cues of a class are worth an experiment; what i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,7 @@ def of_other_classes(images: pa.Table, annotations: Parts, place: dict[str, int]
 
 
 def measured(
-    numbers: dict[str, Reals],
+    numbers: Mapping[str, NDArray[Any]],
     cues: Cues,
     chosen: dict[tuple[int, int], int],
     classes: Sequence[str],
