@@ -43,7 +43,7 @@ from pipeline.records import SCHEMAS, matrix, table
 from pipeline.store import Parts, Shelf, in_order, key_of, length
 
 VERSION = 3
-SCALE_IMAGES = 20_000
+SCALE_IMAGES = 10_000
 """Of no more images than this the natural dose of a cue is measured."""
 DOSE_IMAGES = 20
 """Pictures of an experiment on which the dose is measured."""
@@ -94,7 +94,8 @@ def ablate(
     bench = Bench(pictures, model, classes, shelf, count, progress)
     edited = {edit.image_id for experiment in experiments for pair in experiment.pairs for edit in pair.edits}
     before = pa.concat_tables([*of_images(predictions, ("image_id", "scores", "logits"), edited)])
-    rows = Rows(images, classes, _answers(before), bench.after, says_yes_or_no(model))
+    some = pa.concat_tables([*of_images(images, ("image_id", "group"), edited)])
+    rows = Rows(some, classes, _answers(before), bench.after, says_yes_or_no(model))
     used: list[list[Pair]]
     if audit.ablate.mode == "exhaustive":
         used, stopped = show_all(experiments, bench)
