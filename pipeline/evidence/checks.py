@@ -128,7 +128,7 @@ def order(
     said += f" Classes with fewer than {LEAST_OF_CLASS} images were left out: {left}." if left else ""
     ids = images["image_id"].to_pylist()
     places = [_places(graph) for graph in graphs]
-    share = float(np.average([near for near, _ in places], weights=[len(graph.index) for graph in graphs]))
+    share = float(np.average([near for near, _ in places], weights=[len(graph.near) for graph in graphs]))
     rows = [
         row(
             "order",
@@ -157,10 +157,10 @@ def order(
 
 def _places(graph: Graph) -> tuple[float, list[int]]:
     """The median distance in the order to a neighbour, as a share of the length; and a run of images that are alike."""
-    apart = np.abs(np.arange(len(graph.index))[:, None] - graph.index)
+    apart = np.abs(np.arange(len(graph.near))[:, None] - graph.near)
     middle = int(np.sort(apart, axis=1)[:, : SHOWN - 1].mean(axis=1).argmin())
-    nearest = graph.index[middle][np.argsort(apart[middle], kind="stable")[: SHOWN - 1]]
-    return float(np.median(apart)) / len(graph.index), sorted([middle, *nearest.tolist()])
+    nearest = graph.near[middle][np.argsort(apart[middle], kind="stable")[: SHOWN - 1]]
+    return float(np.median(apart)) / len(graph.near), sorted([middle, *nearest.tolist()])
 
 
 def _order_words(where: str, near: float) -> str:
