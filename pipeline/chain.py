@@ -10,6 +10,7 @@ tests and --no-prefect) or as Prefect tasks (flows/discover.py), by the same `ru
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import fcntl
 import hashlib
@@ -140,8 +141,15 @@ def run_once(name: str, context: Context) -> Tally:
     before, skipped = Counter(context.counts), len(context.skipped)
     for table, rows in stage.run(**_supply(stage.run, context, {})).items():
         context.folder.write(table, rows)
-    pa.default_memory_pool().release_unused()
+    let_go()
     return Tally(context.counts - before, context.skipped[skipped:])
+
+
+def let_go() -> None:
+    """Hand freed memory back to the system: allocators keep it, and the next stage's would come on top of it."""
+    pa.default_memory_pool().release_unused()
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _shelves(name: str, context: Context) -> dict[str, Shelf]:
@@ -204,7 +212,7 @@ def gather(name: str, context: Context) -> None:
     ids = whole(context.folder.rows("images"), ["image_id"])["image_id"].to_pylist()
     for table, shelf in _shelves(name, context).items():
         context.folder.write(table, shelf.read_in_parts(ids))
-    pa.default_memory_pool().release_unused()
+    let_go()
     read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -22,7 +23,7 @@ from pipeline.metrics.intervals import group_means, minimum_detectable_effect
 from pipeline.metrics.neighbours import NEIGHBOURS, Graph, neighbours, order_test, two_sample_test
 from pipeline.metrics.separation import separation
 from pipeline.metrics.tests import false_discovery
-from pipeline.records import PROPERTIES
+from pipeline.records import PROPERTIES, places
 
 MOST_OF_CLASS = 2_000
 MOST_IMAGES = 20_000
@@ -415,16 +416,18 @@ def measured(images: pa.Table) -> dict[str, NDArray[np.float64]]:
 
 def properties(images: pa.Table, classes: Sequence[str]) -> list[Row]:
     """Whether a property of the picture gives its class away: each property, each class against all others."""
-    labels = np.array(images["label"].to_pylist(), dtype=object)
-    known = np.isin(labels, list(classes))
-    numbers = {label: number for number, label in enumerate(classes)}
-    groups = [f"{numbers.get(a, -1):06d} {b}" for a, b in zip(labels, images["group"].to_pylist(), strict=True)]
-    keys, first = np.unique(np.array(groups)[known], return_index=True)
-    member = np.array([int(key[:6]) for key in keys], dtype=np.int64)
-    ids = np.array(images["image_id"].to_pylist(), dtype=object)[known][first]
+    label = places(images["label"], {name: number for number, name in enumerate(classes)})
+    known = label >= 0
+    group = images["group"].combine_chunks().dictionary_encode()
+    in_alphabet = np.empty(len(group.dictionary), dtype=np.int64)
+    in_alphabet[pa.compute.sort_indices(group.dictionary).to_numpy()] = np.arange(len(group.dictionary))
+    own_group = (label * len(in_alphabet) + in_alphabet[group.indices.to_numpy()])[known]  # of a class
+    keys, first = np.unique(own_group, return_index=True)
+    member = keys // max(len(in_alphabet), 1)
+    shown = images["image_id"].take(pa.array(np.flatnonzero(known)[first]))
     rows: list[Row] = []
     for name, values in measured(images).items():
-        values = group_means(values[known], np.array(groups)[known])
+        values = group_means(values[known], own_group)
         if np.ptp(values) == 0:
             rows.append(row("properties", name, "It is the same in all images.", n=len(values)))
             continue
@@ -436,7 +439,7 @@ def properties(images: pa.Table, classes: Sequence[str]) -> list[Row]:
         )
         for number, label in enumerate(classes):
             area = float(apart.area[number])
-            ends = ids[_ends(own[number], ascending, member, area >= 0.5)].tolist() if area == area else []
+            ends = shown.take(_ends(own[number], ascending, member, area >= 0.5)).to_pylist() if area == area else []
             rows.append(
                 row(
                     "properties",

@@ -65,15 +65,14 @@ def cluster(
     if not ks:
         return empty
     mean = vectors.mean(axis=0)
-    centred = centre(vectors, mean)
-    del vectors
+    centred = centre(vectors, mean, out=vectors)
     fits = []
     for done, k in enumerate(ks):
         centroids = spherical_kmeans(centred, k, audit.seed)
         fits.append((simplified_silhouette(centred, centroids), centroids))
         progress(done + 1, len(ks))
     centroids = max(fits, key=lambda fit: fit[0])[1]
-    del centred, fits
+    del centred, vectors, fits
     seen = Clusters(len(centroids), len(mean))
     assigned = seen.assign(regions, ids, trained, mean, centroids)
     words = Words(
@@ -126,17 +125,21 @@ def to_train_on(
 def vectors_of(regions: Parts, ids: list[str], wanted: NDArray[np.bool_]) -> Floats:
     """(n, d): the vectors of these images' regions, in order."""
     at = {image_id: number for number, image_id in enumerate(ids)}
-    found = []
-    for part in batches(regions, ["image_id", "embedding"]):
-        mine = wanted[places(part["image_id"], at)]
-        if mine.any():
-            found.append(matrix(part["embedding"])[mine])
-    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+    mine = [wanted[places(part["image_id"], at)] for part in batches(regions, ["image_id"])]
+    found, done = np.zeros((0, 0), np.float32), 0
+    for part, some in zip(batches(regions, ["embedding"]), mine, strict=True):
+        if some.any():
+            vectors = matrix(part["embedding"])[some]
+            if not done:
+                found = np.empty((sum(map(np.count_nonzero, mine)), vectors.shape[1]), np.float32)
+            found[done : done + len(vectors)] = vectors
+            done += len(vectors)
+    return found
 
 
-def centre(vectors: Floats, mean: Floats) -> Floats:
+def centre(vectors: Floats, mean: Floats, out: Floats | None = None) -> Floats:
     """Vectors less the selection half's mean, to unit length: CLIP vectors share a large common direction."""
-    centred = vectors - mean
+    centred = np.subtract(vectors, mean, out=out)
     centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     return centred
 
