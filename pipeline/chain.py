@@ -44,6 +44,7 @@ from pipeline.stages import (
     report,
 )
 from pipeline.store import AuditFolder, Shelf
+from pipeline.verdicts import kept
 
 
 def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
@@ -214,8 +215,13 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
         )
     out.mkdir(parents=True, exist_ok=True)
     with locked(folder):  # before anything of an audit that another run is writing is touched
+        # what people said of the data set, and what was imported into this very folder, wherever it lay then
+        said = kept.read(checked.verdicts)
+        if folder.has("verdicts"):
+            said = kept.merge(kept.read(folder.file("verdicts")), said)
         for name in [*SCHEMAS]:
             folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
+        folder.write("verdicts", said)
         (out / "report.html").unlink(missing_ok=True)
         folder.write_run(
             {

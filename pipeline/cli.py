@@ -131,6 +131,19 @@ def export(
 
 
 @app.command
+def import_verdicts(
+    audit: Annotated[Path, Parameter(help="the audit's folder that the labelers' files were exported from")],
+    file: Annotated[Path, Parameter(help="Label Studio's JSON export, or CSV or JSONL with a row an answer")],
+) -> None:
+    """Take in labelers' verdicts: they order this audit's findings, and hold for later audits of the data set."""
+    from pipeline.import_verdicts import import_verdicts as take_in
+    from pipeline.store import AuditFolder
+
+    for line in take_in(AuditFolder.open(audit), file).lines():
+        print(line)
+
+
+@app.command
 def calibrate(audit: Annotated[Path, Parameter(help="an audit's folder, with detections")]) -> None:
     """Fit the scale of an audit's detector by its classes, and print the option for its section 'detect'."""
     from pipeline.evidence.scales import fitted

@@ -34,6 +34,7 @@ def tables(rows: list[tuple[str, str, str, str]]) -> dict[str, pa.Table]:
         "predictions": table("predictions", predictions),
         "captions": table("captions", captions),
         "annotations": table("annotations", []),
+        "verdicts": table("verdicts", []),
     }
 
 
