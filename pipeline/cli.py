@@ -118,11 +118,11 @@ def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: b
 def export(
     audit: Annotated[Path, Parameter(help="an audit's folder")],
     *,
-    to: Annotated[str, Parameter(help="label-studio or csv")],
-    out: Annotated[Path, Parameter(help="the file to write")],
+    to: Annotated[str, Parameter(help="label-studio, coco, csv, jsonl, imagefolder or groups")],
+    out: Annotated[Path, Parameter(help="the file or folder to write")],
     set: Annotated[tuple[str, ...], Parameter(help="an option of the exporter: --set image_prefix=https://...")] = (),
 ) -> None:
-    """Write an audit's findings for labelers."""
+    """Write an audit's findings for labelers and other tools; `cuescope import-verdicts` takes their answers back."""
     from pipeline.stages.export import export_audit
     from pipeline.store import AuditFolder
 

@@ -1,4 +1,4 @@
-"""Labelers' answers into an audit: kept for later audits of the data set, and heard in the order of this one's findings.
+"""Labelers' answers into an audit: kept for later audits of the data set, and heard in the order of its own findings.
 
 Verdicts change the findings at once. What people say of presence changes thresholds and presence in the next run, as
 everything that is measured rests on it.

@@ -37,6 +37,11 @@ def undisputed(detections: pa.Table) -> pa.Table:
     return detections.filter(pa.array(keep))
 
 
+def has_boxes(cue_id: str) -> bool:
+    """Whether a cue is a matter of boxes, not of the whole image."""
+    return cue_id.partition(":")[0] in ("thing", "cluster")
+
+
 class BoxFinder:
     """Boxes by image, from the tables `detections`, `regions` and `assignments`."""
 

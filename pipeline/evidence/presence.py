@@ -171,7 +171,7 @@ def find_cues(
     index = {image_id: number for number, image_id in enumerate(image_ids)}
 
     def settle(name: str, scores: NDArray, automatic: float, asked: NDArray[np.bool_] | None = None) -> float:
-        """The threshold of a cue: automatic, or by people's answers on images of the selection half (and of `asked`)."""
+        """A cue's threshold: automatic, or by people's answers on images of the selection half (and of `asked`)."""
         seen = {index[image]: yes for image, yes in answered.get(name, {}).items() if image in index}
         at = [i for i in seen if selection[i] and (asked is None or asked[i])]
         return calibrated_cut(scores[at], np.array([seen[i] for i in at], dtype=bool), automatic)

@@ -74,10 +74,12 @@ def embed(
 def _embedded(
     encoder: RegionEncoder, ids: list[str], pictures: list[RGB], proposed: list[tuple[Boxes, list[str]]]
 ) -> pa.Table:
-    """Rows of `regions`."""
-    vectors = encoder.regions(pictures, [boxes for boxes, _ in proposed])
+    """Rows of `regions`. The encoder is shown no picture of which it has no box to embed."""
+    some = [number for number, (boxes, _) in enumerate(proposed) if len(boxes)]
+    vectors = encoder.regions([pictures[n] for n in some], [proposed[n][0] for n in some]) if some else []
     rows: dict[str, list] = {name: [] for name in SCHEMAS["regions"].names}
-    for image_id, (boxes, sources), embedded in zip(ids, proposed, vectors, strict=True):
+    for number, embedded in zip(some, vectors, strict=True):
+        image_id, (boxes, sources) = ids[number], proposed[number]
         for box, source, vector in zip(boxes.tolist(), sources, embedded, strict=True):
             rows["region_id"].append(key_of(image_id, box))
             rows["image_id"].append(image_id)

@@ -65,7 +65,7 @@ def _answer(data: dict[str, Any], annotation: Any, otherwise: str) -> Answer:
             verdict = verdict_of(_first(value["choices"]))
         elif part.get("from_name") == "note" and value.get("text"):
             note = str(_first(value["text"]))
-        elif part.get("from_name") == "cue" and _first(value.get("rectanglelabels")) == data.get("label"):
+        elif part.get("from_name") == "cue" and _first(value.get("rectanglelabels")) == data.get("box_label"):
             boxes.append([_percent(value.get(name)) for name in ("x", "y", "width", "height")])
     present = seen(verdict, True if boxes and not verdict else None)
     if not verdict and present is None:

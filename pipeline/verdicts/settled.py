@@ -33,7 +33,9 @@ class Opinion:
 
     def __str__(self) -> str:
         votes = Counter(self.by.values())
-        return ", ".join(f"{number} {verdict}" for verdict, number in sorted(votes.items(), key=lambda v: (-v[1], v[0])))
+        return ", ".join(
+            f"{number} {verdict}" for verdict, number in sorted(votes.items(), key=lambda v: (-v[1], v[0]))
+        )
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,9 @@ def _seen(rows: Iterable[Row]) -> dict[str, dict[str, list[bool]]]:
     latest: dict[tuple[str, str, str], Row] = {}
     for row in rows:
         place = row["name"], row["image_id"], row["annotator"]
-        if row["image_id"] and row["present"] is not None:
-            if place not in latest or row["given"] >= latest[place]["given"]:
-                latest[place] = row
+        older = place in latest and row["given"] < latest[place]["given"]
+        if row["image_id"] and row["present"] is not None and not older:
+            latest[place] = row
     seen: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for (name, image_id, _), row in sorted(latest.items()):
         seen[name][image_id].append(row["present"])
@@ -144,5 +146,7 @@ def conflicts(rows: Sequence[Row]) -> list[str]:
     ]
     for name, images in sorted(_seen(rows).items()):
         split = {image: seen for image, seen in sorted(images.items()) if len(set(seen)) > 1}
-        lines += [f"{name} in image {i}: {sum(seen)} see it, {len(seen) - sum(seen)} don't" for i, seen in split.items()]
+        lines += [
+            f"{name} in image {i}: {sum(seen)} see it, {len(seen) - sum(seen)} don't" for i, seen in split.items()
+        ]
     return lines
