@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
 from pipeline.evidence.answered import LEAST_OF_EACH
@@ -126,11 +126,11 @@ def change_of_gap(outcome: Reals, shown: Flags) -> Reals:
     Shares have half an outcome of either kind added, so that a side of one image, or none, has one too.
     """
 
-    def share(k: Reals, n: Reals) -> Reals:
-        return (k + 0.5) / (n + 1)
+    def share(k: ArrayLike, n: ArrayLike) -> Reals:
+        return (np.asarray(k, float) + 0.5) / (np.asarray(n, float) + 1)
 
-    k1, n1 = outcome[shown].sum(), float(shown.sum())
-    k0, n0 = outcome[~shown].sum(), float((~shown).sum())
+    k1, n1 = outcome[shown].sum(), shown.sum()
+    k0, n0 = outcome[~shown].sum(), (~shown).sum()
     moved = np.where(shown, -1.0, 1.0)
     after = share(k1 + moved * outcome, n1 + moved) - share(k0 - moved * outcome, n0 - moved)
     return after - (share(k1, n1) - share(k0, n0))
