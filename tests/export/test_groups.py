@@ -25,11 +25,12 @@ def audit(n: int = 200, seed: int = 0) -> ExportData:
     shown = rng.random(n) < np.where(y == 0, 0.8, 0.1)
     right = (y == 1) | shown
     ids = [f"i{i}" for i in range(n)]
+    halves = ["selection"] * (n // 2) + ["estimation"] * (n - n // 2)
     return ExportData(
         run={"classes": CLASSES, "split": True},
         findings=[finding(verdict="confirmed", cue_id="thing:buoy", cue="buoy")],
-        images=[{"image_id": i, "path": f"{i}.png", "label": CLASSES[c], "split": "selection" if k < n / 2 else "estimation"}
-                for k, (i, c) in enumerate(zip(ids, y, strict=True))],
+        images=[{"image_id": i, "path": f"{i}.png", "label": CLASSES[c], "split": half}
+                for i, c, half in zip(ids, y, halves, strict=True)],
         presence=[{"image_id": i, "cue_id": "thing:buoy", "score": float(s), "present": bool(s)}
                   for i, s in zip(ids, shown, strict=True)],
         said={i: frozenset({CLASSES[c if ok else 1 - c]}) for i, c, ok in zip(ids, y, right, strict=True)},
