@@ -132,9 +132,21 @@ def test_one_name_for_a_cue_in_all_classes_with_every_source() -> None:
 def test_what_people_judged_is_proposed_whether_or_not_anything_else_proposes_it() -> None:
     def said(cue: str, verdict: str, label: str = "boat") -> dict:
         return {
-            **{"class": label, "cue_id": f"thing:{cue}", "cue": cue, "cue_type": "Co-occurring Objects"},
-            **{"kind": "named", "image_id": "", "verdict": verdict, "present": None, "boxes": []},
-            **{"annotator": "anna", "given": "", "source": "csv", "note": "", "center": [], "encoder": ""},
+            "class": label,
+            "cue_id": f"thing:{cue}",
+            "cue": cue,
+            "cue_type": "Co-occurring Objects",
+            "kind": "named",
+            "image_id": "",
+            "verdict": verdict,
+            "present": None,
+            "boxes": [],
+            "annotator": "anna",
+            "given": "",
+            "source": "csv",
+            "note": "",
+            "center": [],
+            "encoder": "",
         }
 
     verdicts = table(
