@@ -128,9 +128,9 @@ def rank(
             )
         )
     for row in rows:
-        mine = [made.get((row["class"], row["cue_id"], name)) for name in ("removal", "insertion")]
-        row["removal_stopped"], row["insertion_stopped"] = (one["stopped"] if one else "" for one in mine)
-        row["unmoved"] = any(mine) and all(one["unmoved"] for one in mine if one)
+        pair = [made.get((row["class"], row["cue_id"], name)) for name in ("removal", "insertion")]
+        row["removal_stopped"], row["insertion_stopped"] = (one["stopped"] if one else "" for one in pair)
+        row["unmoved"] = any(pair) and all(one["unmoved"] for one in pair if one)
     if audit.ablate.mode == "racing":
         qs = e_bh([row["e"] for row in rows])
     else:
