@@ -25,17 +25,16 @@ from prefect.artifacts import (  # noqa: E402
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
-from prefect.task_runners import ThreadPoolTaskRunner  # noqa: E402
 
+from flows.runners import runner_of  # noqa: E402
 from pipeline.chain import STAGES, Tally, chain, gather, locked, note, prepare, run_once, run_shard, shards  # noqa: E402
 from pipeline.config import Audit  # noqa: E402
 from pipeline.context import Context  # noqa: E402
-from pipeline.errors import UserError  # noqa: E402
+from pipeline.errors import UserError, plain  # noqa: E402
 from pipeline.progress import LISTENER  # noqa: E402
 from pipeline.store import AuditFolder  # noqa: E402
 
-RUNNER: Any = ThreadPoolTaskRunner(max_workers=1)
-"""One shard at a time: each fills the machine, and models are not shared between threads."""
+RUNNER: Any = runner_of("threads")
 
 
 def _worth_retrying(task: Any, run: Any, state: Any) -> bool:
@@ -82,9 +81,14 @@ def run_one_shard(name: str, out: str, number: int) -> dict[str, Any]:
     task_runner=RUNNER,
     validate_parameters=False,
 )
-def discover(config: dict[str, Any], out: str) -> str:
-    """Audit a data set and a model; returns the audit's folder."""
-    folder = prepare(Audit.from_dict(config), Path(out))
+def discover(config: dict[str, Any], out: str, previous: str = "") -> str:
+    """Audit a data set and a model; returns the audit's folder. `previous`: the one it goes on from, if any."""
+    return carry_out(config, out, previous)
+
+
+def carry_out(config: dict[str, Any], out: str, previous: str) -> str:
+    """What the flow does. It stands apart, as Prefect sends a flow to other processes by value, with all it names."""
+    folder = prepare(Audit.from_dict(config), Path(out), Path(previous) if previous else None)
     listen = LISTENER.get()
     bar = cast(UUID, create_progress_artifact(0.0, key="cuescope-progress", description="Stages done"))
     finished: list[str] = []
@@ -126,7 +130,7 @@ def publish(folder: AuditFolder) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """NaN has no place in JSON."""
+    """NaN has no place in JSON, nor a control character of a name on a page."""
     if isinstance(value, float):
         return None if value != value else round(value, 4)
-    return value
+    return plain(value) if isinstance(value, str) else value

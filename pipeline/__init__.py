@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.api import Findings, Result, discover, load
+    from pipeline.api import Comparison, Findings, Result, compare, discover, load
     from pipeline.config import Audit
     from pipeline.errors import UserError
 
-__all__ = ["Audit", "Findings", "Result", "UserError", "discover", "load"]
+__all__ = ["Audit", "Comparison", "Findings", "Result", "UserError", "compare", "discover", "load"]
 
 _HOME = {"Audit": "pipeline.config", "UserError": "pipeline.errors"}
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 from pipeline.chain import run_audit
 from pipeline.config import Audit
 from pipeline.context import Progress
+from pipeline.evidence.change import Comparison
+from pipeline.evidence.change import compare as compare_audits
 from pipeline.store import AuditFolder
 
 
@@ -71,20 +73,30 @@ class Result:
         return self.findings._repr_html_()
 
 
-def discover(audit: Audit, out: str | Path | None = None, progress: Progress | None = None) -> Result:
+def discover(
+    audit: Audit, out: str | Path | None = None, progress: Progress | None = None, previous: str | Path | None = None
+) -> Result:
     """Run an audit in this process.
 
     Args:
         audit: what to audit; see `Audit.from_yaml` and `Audit.from_dict`.
         out: the audit's folder; default `audits/<digest of the configuration>` in the current folder.
         progress: called with (stage, done, total).
+        previous: the folder of an earlier audit of the data set, to go on from and to be compared with.
 
     Raises:
         UserError: anything the user can mend.
     """
-    return Result(run_audit(audit, out or Path("audits") / audit.digest(), progress))
+    return Result(
+        run_audit(audit, out or Path("audits") / audit.digest(), progress, Path(previous) if previous else None)
+    )
 
 
 def load(path: str | Path) -> Result:
     """An audit that was made before."""
     return Result(AuditFolder.open(path))
+
+
+def compare(before: str | Path, after: str | Path) -> Comparison:
+    """What changed between two finished audits of a data set."""
+    return compare_audits(AuditFolder.open(before), AuditFolder.open(after))

@@ -1,6 +1,7 @@
 """The chain of an audit, written once:
 
-    ingest -> predict -> caption -> propose -> detect -> embed -> cluster -> measure -> ablate -> rank -> report, export
+    ingest -> predict -> caption -> propose -> detect -> embed -> check -> cluster -> measure -> ablate -> rank
+        -> compare -> report, export
 
 `chain` says the order; how a step is carried out is the caller's affair: in this process (`run_audit`, for notebooks,
 tests and --no-prefect) or as Prefect tasks (flows/discover.py), by the same `run_once`, `run_shard` and `gather`.
@@ -11,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import importlib.metadata
 import inspect
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,14 +28,16 @@ import pyarrow.compute
 
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
-from pipeline.errors import UserError, nearest
+from pipeline.errors import Busy, UserError, nearest
 from pipeline.models.ledger import Ledger, Spent
 from pipeline.models.protocols import RecordedAnswers
 from pipeline.records import SCHEMAS
 from pipeline.stages import (
     ablate,
     caption,
+    check,
     cluster,
+    compare,
     detect,
     embed,
     export,
@@ -43,7 +48,7 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import AuditFolder, Shelf
+from pipeline.store import AuditFolder, Shelf, explained, key_of, length, read_keys, sweep, whole
 from pipeline.verdicts import kept
 
 
@@ -55,19 +60,24 @@ def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
     once("propose")
     each("detect")
     each("embed")
+    once("check")
     once("cluster")
     once("measure")
     once("ablate")
     once("rank")
+    once("compare")
     once("report")
     once("export")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: a function from tables to tables; per-image ones say by `computation` when a stored row still holds."""
+    """A stage: a function from tables to tables; per-image ones say by `computation` when a stored row still holds.
 
-    run: Callable[..., dict[str, pa.Table]]
+    A large table may be returned as an iterator of its parts, which are made as they are written.
+    """
+
+    run: Callable[..., dict[str, Any]]
     writes: tuple[str, ...]
     computation: Callable[..., tuple] | None = None
 
@@ -79,10 +89,12 @@ STAGES: dict[str, Stage] = {
     "propose": Stage(propose.propose, ("attributes",)),
     "detect": Stage(detect.detect, ("detections",), detect.computation),
     "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation),
+    "check": Stage(check.check, ("checks",)),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
     "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
     "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
     "rank": Stage(rank.rank, ("findings",)),
+    "compare": Stage(compare.compare, ("changes",)),
     "report": Stage(report.report, ()),
     "export": Stage(export.export, ()),
 }
@@ -101,13 +113,16 @@ class Tally:
 
 
 def _supply(function: Callable[..., Any], context: Context, tables: dict[str, pa.Table]) -> dict[str, Any]:
-    """The arguments a stage asks for: tables by name from `tables` or the audit's folder, the rest from the context."""
+    """The arguments a stage asks for: tables by name from `tables` or the audit's folder, the rest from the context.
+
+    A table that a stage declares as `Parts` is not read: it comes as the file, for `store.batches`.
+    """
     supplied: dict[str, Any] = {}
-    for name in inspect.signature(function).parameters:
+    for name, parameter in inspect.signature(function).parameters.items():
         if name in tables:
             supplied[name] = tables[name]
         elif name in SCHEMAS:
-            supplied[name] = context.folder.read(name)
+            supplied[name] = context.folder.rows(name) if parameter.annotation == "Parts" else context.folder.read(name)
         elif name == "context":
             supplied[name] = context
         elif name.endswith("_computation"):
@@ -126,19 +141,36 @@ def run_once(name: str, context: Context) -> Tally:
     before, skipped = Counter(context.counts), len(context.skipped)
     for table, rows in stage.run(**_supply(stage.run, context, {})).items():
         context.folder.write(table, rows)
+    pa.default_memory_pool().release_unused()
     return Tally(context.counts - before, context.skipped[skipped:])
 
 
-def _shelves(name: str, context: Context) -> list[Shelf]:
+def _shelves(name: str, context: Context) -> dict[str, Shelf]:
+    """The shelf of each table that a per-image stage writes."""
     stage = STAGES[name]
     assert stage.computation is not None
     computation = stage.computation(**_supply(stage.computation, context, {}))
-    return [Shelf(context.cache, name, table, "image_id", computation) for table in stage.writes]
+    return {table: Shelf(context.cache, name, table, "image_id", computation) for table in stage.writes}
+
+
+def _of_images(table: str, ids: pa.Array, rows: range, context: Context) -> pa.Table:
+    """The rows of a table that are of these images, which are among these rows of `images`; of a table without images
+    all rows."""
+    for name, stage in STAGES.items():
+        if table in stage.writes and stage.computation is not None:
+            return _shelves(name, context)[table].read(ids.to_pylist())
+    if "image_id" not in SCHEMAS[table].names:
+        return context.folder.read(table)
+    # in the order of the images, at most a row each: not all of it need be read for a shard
+    there = length(context.folder.rows(table))
+    lacking = length(context.folder.rows("images")) - there
+    found = context.folder.slice(table, range(max(rows.start - lacking, 0), min(rows.stop, there)))
+    return found.filter(pa.compute.is_in(found["image_id"], value_set=ids))
 
 
 def shards(context: Context) -> list[range]:
     """The rows of `images` that each unit of work holds."""
-    total = len(context.folder.read("images"))
+    total = length(context.folder.rows("images"))
     return [range(first, min(first + context.audit.shard, total)) for first in range(0, total, context.audit.shard)]
 
 
@@ -147,25 +179,21 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
     stage = STAGES[name]
     shelves = _shelves(name, context)
     rows = shards(context)[number]
-    images = context.folder.read("images").slice(rows.start, len(rows))
-    known = set.intersection(*(shelf.keys() for shelf in shelves))
-    missing = [image_id not in known for image_id in images["image_id"].to_pylist()]
-    todo = images.filter(pa.array(missing))
+    images = context.folder.slice("images", rows)
+    ids = images["image_id"].to_pylist()
+    known = set.intersection(*(shelf.known(ids) for shelf in shelves.values()))
+    todo = images.filter(pa.array([image_id not in known for image_id in ids]))
     if not len(todo):
         return Tally()
-    tables = {"images": todo}
-    for other in inspect.signature(stage.run).parameters:
-        if other in SCHEMAS and other != "images":
-            table = context.folder.read(other)
-            if "image_id" in table.column_names:
-                table = table.filter(pa.compute.is_in(table["image_id"], value_set=todo["image_id"].combine_chunks()))
-            tables[other] = table
+    wanted = todo["image_id"].combine_chunks()
+    others = [other for other in inspect.signature(stage.run).parameters if other in SCHEMAS and other != "images"]
+    tables = {"images": todo, **{other: _of_images(other, wanted, rows, context) for other in others}}
     before, skipped = Counter(context.counts), len(context.skipped)
     context.postponed.clear()
     results = stage.run(**_supply(stage.run, context, tables))
-    done = [image_id for image_id in todo["image_id"].to_pylist() if image_id not in context.postponed]
-    for shelf in shelves:
-        shelf.add(done, results[shelf.table_name])
+    done = [image_id for image_id in wanted.to_pylist() if image_id not in context.postponed]
+    for table, shelf in shelves.items():
+        shelf.add(done, results[table])
     counts = context.counts - before
     if any(len(table) for table in results.values()):
         counts[name] += len(done)
@@ -174,13 +202,15 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
 
 def gather(name: str, context: Context) -> None:
     """Write a per-image stage's tables into the audit's folder, in the order of its images."""
-    ids = context.folder.read("images")["image_id"].to_pylist()
-    for shelf in _shelves(name, context):
-        context.folder.write(shelf.table_name, shelf.read(ids))
+    ids = whole(context.folder.rows("images"), ["image_id"])["image_id"].to_pylist()
+    for table, shelf in _shelves(name, context).items():
+        context.folder.write(table, shelf.read_in_parts(ids))
+    pa.default_memory_pool().release_unused()
+    read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
 
 
-def prepare(audit: Audit, out: Path) -> AuditFolder:
-    """Check what can be checked before any work, then start the audit's folder.
+def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
+    """Check what can be checked before any work: the context with the classes found, and the models' fingerprints.
 
     Raises:
         UserError: the data or a model isn't there, or `out` holds something else.
@@ -188,15 +218,17 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
     folder = AuditFolder(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder for the audit with --out.")
-    if out.is_dir() and any(out.iterdir()) and not (out / "run.json").is_file():
+    own = (".lock", ".run.json.*.part")  # all there is of a run that was killed as it began
+    others = (file for file in (out.iterdir() if out.is_dir() else ()) if not any(map(file.match, own)))
+    if any(others) and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
-    items = list(context.source)
-    found = {label for item in items for label in item.labels}
+    found, first = set[str](), None
+    for item in context.source:
+        first = first or item
+        found.update(item.labels)
     if not found:
-        raise UserError(
-            f"data: no image has a label. {items[0].path}: {items[0].fault}" if items else "data: no images."
-        )
+        raise UserError(f"data: no image has a label. {first.path}: {first.fault}" if first else "data: no images.")
     for name in audit.classes:
         if name not in found:
             raise UserError(f"data: the class '{name}' has no images. {nearest(name, found)}")
@@ -213,8 +245,24 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
             f"data: there is only one class, '{labels[0]}'. A cue of a class shows against other classes: give images "
             f"of another one{', and name it in classes' if audit.classes else ''}."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(folder):  # before anything of an audit that another run is writing is touched
+    return checked, fingerprints
+
+
+def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolder:
+    """Check the audit, then start its folder.
+
+    Args:
+        previous: the audit of the same data set that this one goes on from, and is compared with.
+
+    Raises:
+        UserError: as `preflight`.
+    """
+    checked, fingerprints = preflight(audit, out)
+    folder, labels = checked.folder, checked.audit.classes
+    folder.begun = uuid.uuid4().hex
+    with explained(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), explained(out):  # before anything of an audit that another run is writing is touched
         # what people said of the data set, and what was imported into this very folder, wherever it lay then
         said = kept.read(checked.verdicts)
         if folder.has("verdicts"):
@@ -223,16 +271,22 @@ def prepare(audit: Audit, out: Path) -> AuditFolder:
             folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
         folder.write("verdicts", said)
         (out / "report.html").unlink(missing_ok=True)
+        sweep(out)
+        sweep(checked.cache)
         folder.write_run(
             {
+                "run": folder.begun,
                 "cuescope": importlib.metadata.version("cuescope"),
+                "code": code_version(),
                 "audit": audit.to_dict(),
                 "digest": audit.digest(),
                 "classes": list(labels),
                 "seed": audit.seed,
                 "split": not audit.no_split,
+                "verdicts": f"{len(said)} answers, {key_of(said.to_pylist())[:8]}" if len(said) else None,
+                "previous": str(previous.resolve()) if previous else None,
                 "observational": isinstance(checked.model, RecordedAnswers),
-                "data": {"root": str(context.source.root)},
+                "data": {"root": str(checked.source.root)},
                 "fingerprints": fingerprints,
                 "versions": _versions(),
                 "forwards": {
@@ -253,14 +307,15 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     run = folder.run()
     for tally in tallies:
         for what, number in tally.counts.items():
-            place = run["costs"] if what == "dropped" else run["forwards"]
+            place = run["data"] if stage == "ingest" else run["costs"] if what == "dropped" else run["forwards"]
             place[what] = (place.get(what) or 0) + number
         run["skipped"] += [entry for entry in tally.skipped if entry not in run["skipped"]]
-    run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["started"]).spent())
+    run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["run"]).spent())
     run["seconds"][stage] = round(seconds, 3)
     if stage == "ingest":
         images = folder.read("images")
-        run["data"] = {
+        run["data"] = {  # given = pictures + quarantined + other_classes
+            **dict.fromkeys(("given", "pictures", "other_classes"), 0),
             **run["data"],
             "images": len(images),
             "quarantined": len(folder.read("quarantine")),
@@ -279,13 +334,15 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
     folder.write_run(run)
 
 
-def run_audit(audit: Audit, out: str | Path, progress: Progress | None = None) -> AuditFolder:
-    """The whole chain in this process; returns the audit's folder.
+def run_audit(
+    audit: Audit, out: str | Path, progress: Progress | None = None, previous: Path | None = None
+) -> AuditFolder:
+    """The whole chain in this process; returns the audit's folder. `previous` as for `prepare`.
 
     Raises:
         UserError: anything the user can mend; what was computed stays in the cache.
     """
-    folder = prepare(audit, Path(out))
+    folder = prepare(audit, Path(out), previous)
     context = Context(audit.model_copy(update={"classes": folder.run()["classes"]}), folder, progress)
 
     def once(name: str) -> None:
@@ -311,17 +368,55 @@ def run_audit(audit: Audit, out: str | Path, progress: Progress | None = None) -
 
 @contextlib.contextmanager
 def locked(folder: AuditFolder) -> Iterator[None]:
-    """Hold the audit's folder: two runs at once into one folder would mix their tables."""
-    with open(folder.path / ".lock", "w") as handle:
+    """Hold the audit's folder: two runs at once into one folder would mix their tables.
+
+    Raises:
+        UserError: another run holds it, or has begun there since `prepare` began this one.
+    """
+    with _alone(folder):
+        if folder.begun and folder.run().get("run") != folder.begun:
+            raise Busy(_ANOTHER.format(folder.path))
+        yield
+
+
+_ANOTHER = "Another run is writing to {}. Wait for it, or give another folder."
+
+
+@contextlib.contextmanager
+def _alone(folder: AuditFolder) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        with explained(folder.path):
+            handle = stack.enter_context(open(folder.path / ".lock", "w"))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"Another run is writing to {folder.path}. Wait for it, or give another --out.") from None
+        except BlockingIOError:
+            raise Busy(_ANOTHER.format(folder.path)) from None
         yield
+
+
+def is_locked(folder: AuditFolder) -> bool:
+    """Whether a run holds the folder now. A lock goes with its process, however that ends."""
+    try:
+        with open(folder.path / ".lock") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def code_version() -> str:
+    """A hash of this package's source: two audits by different code can't be told apart by a version number alone."""
+    root = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(root.rglob("*.py")):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from pipeline.errors import UserError
+from pipeline.commands import audits
+from pipeline.errors import UserError, plain
 
 app = App(
     name="cuescope",
@@ -17,12 +18,15 @@ app = App(
     Start with `cuescope demo`, then `cuescope init IMAGE_FOLDER` for your own data: it writes a commented
     configuration, which `cuescope discover` runs.
     """,
-    help_epilogue="Exit codes: 0 done; 2 something for you to mend, said in one line; 1 a fault of Cuescope.",
+    help_epilogue="Exit codes: 0 done; 1 a fault of Cuescope; 2 something for you to mend, said in one line; 3 from "
+    "diff and audit: a finding is new or worse.",
 )
 planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
 app.command(planted)
-bench = App(name="bench", help="Benchmarks: of the findings against planted truth.")
+bench = App(name="bench", help="Benchmarks: of the findings against planted truth, and of memory.")
 app.command(bench)
+for command in (audits.audit, audits.schedule, audits.history, audits.diff):
+    app.command(command)
 
 
 @app.command
@@ -55,6 +59,9 @@ def discover(
         bool, Parameter(negative="", help="say what it would take (calls, tokens, money, forwards), and do nothing")
     ] = False,
     prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
+    runner: Annotated[
+        str, Parameter(help="who carries out the shards: threads (this process), dask, dask:N, dask:tcp://HOST:PORT")
+    ] = "threads",
 ) -> None:
     """Audit a data set and a model: from images to ranked, evidenced findings.
 
@@ -66,20 +73,22 @@ def discover(
         from pipeline.dry_run import print_plan
 
         return print_plan(Audit.from_yaml(config, list(set)), out)
-    run(config, out, set, prefect)
+    run(config, out, set, prefect, runner)
 
 
-def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool) -> None:
+def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool, runner: str = "threads") -> None:
     """Carry out an audit with progress in the terminal, then show it."""
     from pipeline.config import Audit
     from pipeline.progress import terminal
 
     audit = Audit.from_yaml(config, list(overrides))
+    if runner != "threads" and not prefect:
+        raise UserError(f"--runner {runner} is a way of running Prefect tasks: leave --no-prefect away.")
     with terminal() as progress:
         if prefect:
             from flows.run import run_flow
 
-            run_flow(audit, out)
+            run_flow(audit, out, runner)
         else:
             from pipeline.chain import run_audit
 
@@ -102,16 +111,18 @@ def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: b
     from rich.console import Console
 
     from pipeline.report.assemble import counted
-    from pipeline.report.terminal import print_answers, print_findings
+    from pipeline.report.terminal import print_answers, print_checks, print_findings
 
     console = Console()
     print_findings(console, folder.run(), findings)
     if folder.has("variants") and folder.has("answers"):
         answers = counted(folder.read("answers"))
         print_answers(console, folder.run(), folder.read("variants").to_pylist(), answers)
+    if folder.has("checks"):
+        print_checks(console, folder.read("checks").to_pylist())
     report = folder.path / "report.html"
     if report.is_file():
-        console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+        console.print(f"Report: {plain(str(report))}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command
@@ -127,7 +138,7 @@ def export(
     from pipeline.store import AuditFolder
 
     for path in export_audit(AuditFolder.open(audit), to, out, list(set)):
-        print(path)
+        print(plain(str(path)))
 
 
 @app.command
@@ -140,7 +151,7 @@ def import_verdicts(
     from pipeline.store import AuditFolder
 
     for line in take_in(AuditFolder.open(audit), file).lines():
-        print(line)
+        print(plain(line))  # names and annotators in it are anybody's
 
 
 @app.command
@@ -269,6 +280,19 @@ def bench_planted(
         raise SystemExit(1)
 
 
+@bench.command(name="memory")
+def bench_memory(
+    *,
+    quick: Annotated[bool, Parameter(help="smaller sizes, in a few minutes", negative="")] = False,
+    out: Annotated[Path | None, Parameter(help="a JSON file for the figures; by default only printed")] = None,
+) -> None:
+    """Audit 2,000 to 50,000 pictures and hold the peaks of memory against each other. Exit code 1 when it grows."""
+    from pipeline.bench.memory.command import bench_memory as run_bench
+
+    if not run_bench(quick, out):
+        raise SystemExit(1)
+
+
 def main() -> None:
     """The console script."""
     from pipeline.quiet import quieten
@@ -277,7 +301,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"cuescope: {error}", file=sys.stderr)
+        print(f"cuescope: {plain(str(error))}", file=sys.stderr)  # names in it are anybody's
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print(

@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline import secrets
 from pipeline.errors import UserError, nearest
 from pipeline.models import registry
+from pipeline.yaml_file import parse_yaml, read_yaml
 
 
 class Section(BaseModel):
@@ -106,6 +107,33 @@ class Rank(Section):
     )
 
 
+NO_SECRETS = re.compile(r"(?:jsons?|xmls?|forms?)://[^/?#@]+(?:/[\w./-]*)?|(?:dbus|syslog|windows|macosx)://[\w./-]*")
+"""Addresses for notifications that can be written out in full: nobody has to log in at them."""
+
+
+class Operate(Section):
+    """How audits of this configuration are run again and again; what they find doesn't depend on it."""
+
+    keep: int = Field(default=0, ge=0, description="finished audits that are kept; 0: all of them")
+    notify: list[str] = Field(
+        default=[], description="addresses (https://appriseit.com), secrets as ${NAME} from the environment"
+    )
+    notify_when: Literal["worse", "always"] = Field(
+        default="worse", description="worse: a finding is new or worse, or the audit failed; or after every audit"
+    )
+
+    @field_validator("notify")
+    @classmethod
+    def _no_secrets(cls, addresses: list[str]) -> list[str]:
+        for place, address in enumerate(addresses, start=1):
+            if not (re.search(r"\$\{\w+\}", address) or NO_SECRETS.fullmatch(address)):
+                raise ValueError(
+                    f"address {place} may hold a secret: put the address, or its secret parts, into an environment "
+                    "variable, and write ${NAME} here"
+                )
+        return addresses
+
+
 SEAMS = {
     "data": "source",
     "model": "model",
@@ -134,6 +162,12 @@ class Audit(Section):
     no_split: bool = Field(
         default=False, description="one half for everything: for small sets; estimates are then optimistic"
     )
+    renew: float = Field(
+        default=0.2,
+        ge=0,
+        description="share of new images in the selection half at which an audit that goes on from an earlier one "
+        "chooses its cues anew; until then it keeps them, so that the two can be compared",
+    )
     shard: int = Field(default=256, ge=1, description="images of a unit of work")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     cache: str | None = Field(
@@ -142,12 +176,23 @@ class Audit(Section):
     verdicts: str | None = Field(
         default=None, description="file of labelers' verdicts; default: in the folder verdicts beside the output"
     )
+    operate: Operate = Field(default=Operate(), exclude=True)
     seed: int = 0
 
     @field_validator("caption", "propose", "detect", "embed", mode="before")
     @classmethod
     def _none_is_off(cls, value: Any) -> Any:
         return None if value in (False, "none", {"kind": "none"}) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hold_no_secrets(cls, raw: Any) -> Any:
+        for place, reason in secrets.found_in(raw):
+            raise UserError(
+                f"{place}: {reason}, and a configuration is written into the audit and its report. Give it by an "
+                "environment variable that the service's own client reads (api_key_env names one for language models)."
+            )
+        return raw
 
     @model_validator(mode="after")
     def _check_back_ends(self) -> Audit:
@@ -168,9 +213,9 @@ class Audit(Section):
         if not path.is_file():
             raise UserError(f"There is no configuration file {path}. Write one with: cuescope init IMAGE_FOLDER")
         try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+            raw = read_yaml(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is no configuration: {error}.") from None
         if not isinstance(raw, dict):
             raise UserError(f"{path} holds no configuration: expected keys such as 'data' and 'model'.")
         for override in overrides or []:
@@ -186,7 +231,7 @@ class Audit(Section):
             raise UserError(f"{where}: {_explain(error)}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` turns back into an equal audit."""
+        """Plain data that `from_dict` turns back into an equal audit, but for `operate`, which no audit depends on."""
         return json.loads(self.model_dump_json())
 
     def digest(self) -> str:
@@ -219,7 +264,7 @@ def _absolute(value: Any, base: Path, key: str = "") -> Any:
 def _override(raw: dict[str, Any], assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z_][\w]*(\.[A-Za-z_][\w]*)*", key):
-        raise UserError(f"--set {assignment}: expected key=value, for example --set ablate.budget=5000")
+        raise UserError(f"--set {key}: expected key=value, for example --set ablate.budget=5000")
     *parents, last = key.split(".")
     place = raw
     for parent in parents:
@@ -228,7 +273,10 @@ def _override(raw: dict[str, Any], assignment: str) -> None:
             inner = {}
             place[parent] = inner
         place = inner
-    place[last] = yaml.safe_load(text)
+    try:
+        place[last] = parse_yaml(text)
+    except ValueError:
+        raise UserError(f"--set {key}: its value is not YAML; put it in quotation marks.") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import Audit
-from pipeline.errors import UserError
+from pipeline.errors import UserError, plain
 from pipeline.images import RGB, UnreadableImage, decode
 from pipeline.models import registry
 from pipeline.models.ledger import Ledger
+from pipeline.records import SchemaError
 from pipeline.store import AuditFolder
 from pipeline.verdicts import kept
 
@@ -82,8 +83,17 @@ class Context:
     @property
     def ledger(self) -> Ledger:
         """The log of calls of paid services, of this run of the audit."""
-        begun = self.folder.run()["started"] if (self.folder.path / "run.json").is_file() else ""
+        begun = self.folder.run().get("run", "") if (self.folder.path / "run.json").is_file() else ""
         return Ledger(self.folder.path / "llm.jsonl", begun)
+
+    @functools.cached_property
+    def before(self) -> pa.Table | None:
+        """`images` of the audit that this one goes on from and is compared with, or None."""
+        previous = self.folder.run().get("previous") if (self.folder.path / "run.json").is_file() else None
+        try:
+            return AuditFolder(previous).read("images") if previous else None
+        except (UserError, SchemaError):  # removed or of another version since: this audit then stands alone
+            return None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -138,9 +148,9 @@ class Context:
         def read(path: str) -> RGB:
             try:
                 return decode(source.read(path))
-            except (OSError, UnreadableImage) as error:
+            except (OSError, ValueError, UnreadableImage) as error:
                 raise UserError(
-                    f"data: {path} could be read at ingest and can't be now ({error}). "
+                    f"data: {path} could be read at ingest and can't be now ({plain(str(error))}). "
                     "The data set changed during the audit: run it again."
                 ) from None
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.config import SEAMS, Audit
 from pipeline.context import Context
-from pipeline.errors import UserError
+from pipeline.errors import UserError, plain
 from pipeline.models import registry
 from pipeline.models.published import PUBLISHED
 from pipeline.store import AuditFolder
@@ -93,7 +94,7 @@ def diagnose(config: Path | None) -> bool:
     if config is not None:
         wrong += _check(console, config)
     for line in wrong:
-        console.print(f"[red]wrong:[/red] {line}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("wrong:", "red"), f" {plain(line)}"), soft_wrap=True)
     if not wrong:
         console.print("Nothing is wrong.")
     return not wrong
@@ -117,7 +118,7 @@ def _check(console: Console, config: Path) -> list[str]:
         labels = sorted({label for item in context.source for label in item.labels})
     except UserError as error:
         return [str(error)]
-    console.print(f"{config}: {len(labels)} classes in the data.", highlight=False)
+    console.print(f"{plain(str(config))}: {len(labels)} classes in the data.", highlight=False, markup=False)
     table = Table("section", "back end", "name", "state", title="Models", title_justify="left")
     named = Context(audit.model_copy(update={"classes": audit.classes or labels}), context.folder)
     wrong = []
@@ -144,6 +145,6 @@ def _check(console: Console, config: Path) -> list[str]:
         except UserError as error:
             wrong.append(str(error))
             state = "wrong"
-        table.add_row(section, chosen.kind, name, state)
+        table.add_row(section, *(Text(plain(cell)) for cell in (chosen.kind, name, state)))
     console.print(table)
     return wrong

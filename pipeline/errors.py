@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,6 +23,25 @@ class BudgetReached(Exception):
         self.done = list(done)
 
 
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of characters that do something instead of being seen."""
+JOINERS = "\u200c\u200d"
+"""Harmless ones that Persian, Indic scripts and emoji are written with."""
+
+
+def plain(text: str, keep: str = "") -> str:
+    """Text that a terminal and a page can only show: what would act on them (escape sequences, line breaks, changes of
+    the direction of writing, halves of surrogates) as its escape, such as \\x1b; `keep` names characters that stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode()
+        if unicodedata.category(c) in HIDDEN and c not in JOINERS and c not in keep
+        else c
+        for c in text
+    )
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint that names the nearest known names, at most three: `Did you mean 'x' or 'y'?`, or (at most 40 of) all when
     none is near."""
@@ -37,3 +57,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _likeness(name: str, other: str) -> float:
     return difflib.SequenceMatcher(a=other, b=name).ratio()
+
+
+class Busy(UserError):
+    """Another run holds the folder."""

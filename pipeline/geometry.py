@@ -81,6 +81,8 @@ def inside(a: Boxes, b: Boxes) -> NDArray[np.float64]:
 
 def suppress(boxes: Boxes, scores: NDArray[np.float64], threshold: float = 0.5) -> NDArray[np.int64]:
     """Greedy non-maximum suppression: indices of the boxes kept, best score first (ties: lower index first)."""
+    if len(scores) == 1:
+        return np.zeros(1, dtype=np.int64)
     order = np.lexsort((np.arange(len(scores)), -np.asarray(scores)))
     overlaps = iou(boxes, boxes)
     kept: list[int] = []
@@ -114,16 +116,21 @@ def join(boxes: Boxes, tiled: float = 0.8) -> Boxes:
     Args:
         tiled: two boxes are one if they cover at least this share of the box that holds both.
     """
-    left = [as_boxes([box]) for box in boxes.tolist()]
-    done = False
-    while not done:
+    left: list[list[float]] = boxes.tolist()
+    done = len(left) < 2
+    while not done:  # plain numbers: of so few boxes arrays take ten times as long
         done = True
         for i, j in itertools.combinations(range(len(left)), 2):
-            both = np.concatenate([np.minimum(left[i], left[j])[:, :2], np.maximum(left[i], left[j])[:, 2:]], axis=1)
-            covered = area(left[i]) + area(left[j]) - intersection(left[i], left[j])[:, 0]
-            if covered[0] >= tiled * area(both)[0]:
+            a, b = left[i], left[j]
+            both = [min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])]
+            common = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+            if _area(a) + _area(b) - common >= tiled * _area(both):
                 left[i] = both
                 del left[j]
                 done = False
                 break
-    return np.concatenate(left) if left else as_boxes([])
+    return as_boxes(left)
+
+
+def _area(box: list[float]) -> float:
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)

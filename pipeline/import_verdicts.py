@@ -18,7 +18,7 @@ from pipeline.config import Audit
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.records import DISAGREED, table
-from pipeline.store import AuditFolder, key_of
+from pipeline.store import AuditFolder, key_of, whole
 from pipeline.verdicts import kept
 from pipeline.verdicts.answers import Answer, Found
 from pipeline.verdicts.label_studio import read_label_studio
@@ -102,7 +102,7 @@ def add(folder: AuditFolder, rows: Sequence[Row], unusable: Counter[str] | None 
         known = kept.add(context.verdicts, kept.merge(_own(folder), new))
         folder.write("verdicts", known)
         run_once("rank", context)
-        for stage, what in (("report", "report.html"), ("export", "findings.csv")):
+        for stage, what in (("compare", "the comparison"), ("report", "report.html"), ("export", "findings.csv")):
             try:
                 run_once(stage, context)
             except UserError as error:
@@ -127,7 +127,7 @@ def placed(folder: AuditFolder, found: Found, source: str) -> list[Row]:
     by_finding = {key_of(label, cue_id)[:12]: (label, cue_id) for label in run["classes"] for cue_id in cues}
     centers = {f"cluster:{row['cluster']}": row["centroid"] for row in folder.read("clusters").to_pylist()}
     encoder = run["fingerprints"].get("encoder", "")
-    images = folder.read("images")
+    images = whole(folder.rows("images"), ["image_id", "path"])
     ids = images["image_id"].to_pylist()
     at = {**dict(zip(images["path"].to_pylist(), ids, strict=True)), **{i: i for i in ids}}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, plain
 from pipeline.models.registry import check_options, factory
 from pipeline.sources.manifest import SUFFIXES as MANIFESTS
 from pipeline.store import write_text
@@ -62,6 +62,9 @@ rank:
   q: 0.05                        # false-discovery rate of the confirmed findings
   smallest_effect: 0.05          # effects below this are of no interest
 
+# of `cuescope audit` and `cuescope schedule`: what is kept, and who is told (docs/scheduled-audits.md)
+# operate: {{keep: 26, notify: ["${{CUESCOPE_NOTIFY}}"]}}
+
 seed: 0
 """
 
@@ -105,10 +108,10 @@ def write_configuration(images: Path, out: Path, force: bool) -> None:
     for key in ("path", "name"):
         if key in section:
             section[key] = os.path.relpath(Path(section[key]).resolve(), out.resolve().parent)
-    shown = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
+    shown = ", ".join(label[:60] for label in labels[:4]) + (", ..." if len(labels) > 4 else "")
     text = TEMPLATE.format(
         name=out.name,
         data=textwrap.indent(yaml.safe_dump(section, sort_keys=False, allow_unicode=True, width=10_000), "  ").rstrip(),
-        summary=f"{len(labels)} classes: {shown}".replace("\n", " "),
+        summary=plain(f"{len(labels)} classes: {shown}"),  # in a comment, which any line break would end
     )
     write_text(out, text)

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from numpy.typing import NDArray
 
 CueType = Literal[
@@ -38,8 +39,9 @@ ANSWERS = ("spurious", "core", "not present", "unsure")
 DISAGREED = "disagreed"
 """What people say of a finding where no answer has more than half of their votes."""
 
-LEANING = 10.0
-"""From this e-value on an experiment speaks for an effect, though not as loudly as many tests at once demand."""
+LEANING = 10**0.5
+"""From this e-value on an experiment speaks for an effect, if not as loudly as many tests at once demand: "substantial"
+evidence on Jeffreys' scale (Theory of Probability, 1961, appendix B)."""
 
 
 def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -61,7 +63,8 @@ def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
     return not followed, order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]
 
 
-SPLITS = ("selection", "estimation")
+SPLITS = ("selection", "estimation", "set aside")
+"""Halves of the images; set aside is what came into the selection half after its cues were chosen."""
 
 TEXT, REAL, SINGLE, WHOLE, YES = pa.string(), pa.float64(), pa.float32(), pa.int64(), pa.bool_()
 BOX = pa.list_(pa.float64(), 4)
@@ -99,7 +102,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         image_id=TEXT,  # blake2b of the bytes, and of the annotations where there are any
         path=TEXT,  # relative to the data source's root
         label=TEXT,
-        split=TEXT,  # selection | estimation
+        split=TEXT,  # selection | estimation | set aside
         group=TEXT,  # images of one group are near-duplicates and count once
         width=WHOLE,
         height=WHOLE,
@@ -128,6 +131,21 @@ SCHEMAS: dict[str, pa.Schema] = {
     # embed
     "regions": _schema(region_id=TEXT, image_id=TEXT, source=TEXT, box=BOX, embedding=VECTOR),
     "embeddings": _schema(image_id=TEXT, embedding=VECTOR),
+    # check: one row a check of the data, and a class where it is one of a class
+    "checks": _schema(
+        check=TEXT,  # order | copies | balance | halves | properties; between audits: added images | removed images
+        what=TEXT,
+        label=TEXT,  # or empty
+        found=YES,
+        verdict=TEXT,  # a sentence or two
+        statistic=REAL,  # what it is depends on check and what: see docs/data-checks.md
+        lower=REAL,
+        upper=REAL,
+        p=REAL,
+        q=REAL,  # over all tests of the same check
+        n=WHOLE,  # images that were looked at
+        examples=pa.list_(TEXT),  # image ids
+    ),
     # cluster
     "clusters": _schema(
         cluster=WHOLE,
@@ -311,13 +329,77 @@ SCHEMAS: dict[str, pa.Schema] = {
         evidence_ids=pa.list_(TEXT),
         evidence_boxes=pa.list_(pa.list_(BOX)),  # the cue's boxes in each evidence image
     ),
+    # compare: one row a (class, cue) of either audit; see evidence/change.py
+    "changes": _schema(
+        **{"class": TEXT},
+        cue=TEXT,
+        cue_type=TEXT,
+        kind=TEXT,
+        change=TEXT,  # new | worse | better | gone | unchanged | not compared
+        why=TEXT,  # why it isn't compared, or what the comparison leaves out or doesn't show, or empty
+        cue_id_before=TEXT,  # or empty
+        cue_id_after=TEXT,
+        matched_by=TEXT,  # name | images that show it | looks of its regions, or empty
+        likeness=REAL,
+        **{
+            f"{name}_{when}": kind
+            for name, kind in (
+                ("verdict", TEXT),
+                ("harm", REAL),
+                ("removal_effect", REAL),
+                ("insertion_effect", REAL),
+                ("prevalence_class", REAL),
+                ("prevalence_other", REAL),
+            )
+            for when in ("before", "after")
+        },  # as the audits' own findings say
+        harm_change=REAL,  # after less before, over the directions that both tested, at one dose
+        harm_change_lower=REAL,
+        harm_change_upper=REAL,
+        data_part=REAL,  # of it, because the cue is more or less common
+        data_part_lower=REAL,
+        data_part_upper=REAL,
+        data_part_p=REAL,
+        effect_part=REAL,  # of it, because the model reacts more or less to it
+        effect_part_lower=REAL,
+        effect_part_upper=REAL,
+        effect_part_p=REAL,
+        smallest_change=REAL,  # smallest true change of harm that could have been seen with 80 % power
+        p=REAL,  # of no change; NaN where no direction was tested in both audits
+        q=REAL,
+    ),
 }
 
 
 def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
-    """A column of equally long vectors as an array (n, d)."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return flat.reshape(len(column), -1)
+    """A column of equally long vectors as an array (n, d); (0, 0) of none."""
+    flat = pa.compute.list_flatten(column).to_numpy().astype(np.float32, copy=False)
+    return flat.reshape(len(column), -1) if len(column) else np.zeros((0, 0), np.float32)
+
+
+def vectors(array: NDArray[np.float32]) -> pa.ListArray:
+    """Vectors (n, d) as a column."""
+    n, d = array.shape
+    return pa.ListArray.from_arrays(
+        np.arange(n + 1, dtype=np.int32) * d, np.ascontiguousarray(array, np.float32).ravel()
+    )
+
+
+def box_column(boxes: NDArray[np.float64]) -> pa.FixedSizeListArray:
+    """Boxes (n, 4) as a column."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(boxes).ravel(), pa.float64()), 4)
+
+
+def box_array(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column of boxes as an array (n, 4)."""
+    return np.asarray(pa.compute.list_flatten(column).to_numpy(), dtype=np.float64).reshape(-1, 4)
+
+
+def places(column: pa.ChunkedArray, at: Mapping[str, int]) -> NDArray[np.int64]:
+    """The number (n,) that each text of a column has in `at`; -1 where it has none."""
+    encoded = column.combine_chunks().dictionary_encode()
+    numbers = np.array([at.get(text, -1) for text in encoded.dictionary.to_pylist()], dtype=np.int64)
+    return numbers[encoded.indices.to_numpy()]
 
 
 class SchemaError(Exception):

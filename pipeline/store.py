@@ -10,36 +10,133 @@ after a crash, auditing again with more images and sharing between audits are th
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.records import SCHEMAS, conform
+from pipeline.records import SCHEMAS, conform, places
+
+GROUP = 256
+"""Images whose rows lie in one row group of a table with more than a row an image."""
+ROW_GROUP = 1 << 14
+
+Parts: TypeAlias = pa.Table | pq.ParquetFile
+"""A table in memory, or one on disk that is read by `batches`: a stage that asks for `Parts` is given the second."""
+
+
+def batches(rows: Parts, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """These columns of a table, part by part and in order; of a table on disk one row group at a time.
+
+    The rows of an image are in one part: every table is written so.
+    """
+    if isinstance(rows, pa.Table):
+        yield rows.select(columns)
+        return
+    if not rows.num_row_groups:
+        yield rows.schema_arrow.empty_table().select(columns)
+    for group in range(rows.num_row_groups):
+        yield rows.read_row_group(group, columns=list(columns), use_threads=False)
+
+
+def whole(rows: Parts, columns: Sequence[str]) -> pa.Table:
+    """These columns of a table, all rows."""
+    return rows.select(columns) if isinstance(rows, pa.Table) else rows.read(columns=list(columns))
+
+
+def length(rows: Parts) -> int:
+    """The number of rows."""
+    return len(rows) if isinstance(rows, pa.Table) else rows.metadata.num_rows
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, which takes its place when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path in the folder of `path`, which takes its place when the block ends without an error.
+
+    Raises:
+        UserError: the disk is full, or the folder can't be written to; what was at `path` is still there.
+    """
+    with explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{path.name}.{_machine()}-{os.getpid()}-"
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "a file would be too large",
+}
+CLOSED = {errno.EROFS: "it is read-only", errno.EACCES: "permission denied", errno.EPERM: "permission denied"}
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn an error of the disk under `folder` into one that says what to do; any other passes."""
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            todo = (
+                "Make room (or choose another disk with cache: and --out) and give the same command again: it goes on."
+            )
+            raise UserError(f"{folder} can't be written to: {FULL[error.errno]}. {todo}") from None
+        if error.errno in CLOSED:
+            todo = "Make it writable, or choose another folder (--out for the audit, cache: in the configuration)."
+            raise UserError(f"{folder} can't be written to: {CLOSED[error.errno]}. {todo}") from None
+        raise
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight hexadecimal digits for where process ids mean what they mean here: the host, and its pid namespace."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.blake2b(f"{platform.node()} {namespace}".encode(), digest_size=4).hexdigest()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files below `folder` whose writers were killed; those of other machines stay."""
+    for part in folder.rglob(".*.part"):
+        writer = re.fullmatch(rf".*\.{_machine()}-(\d+)-[^.]*\.part", part.name)
+        if writer and not _alive(int(writer[1])):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -48,10 +145,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file the same way; equal tables give equal bytes."""
+def write_parquet(path: Path, rows: pa.Table | Iterable[pa.Table], schema: pa.Schema | None = None) -> None:
+    """Write a Parquet file the same way; equal tables give equal bytes, and so do equal parts, a row group each."""
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        if isinstance(rows, pa.Table):
+            pq.write_table(rows, temporary, compression="zstd", row_group_size=ROW_GROUP)
+            return
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for part in rows:
+                writer.write_table(part, row_group_size=max(len(part), 1))
 
 
 def key_of(*parts: Any) -> str:
@@ -60,11 +162,27 @@ def key_of(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
+def in_order(numbers: Sequence[int], ids: Sequence[str], *about: Any) -> list[int]:
+    """These numbers of `ids` in an order that follows from what it is for and each id alone.
+
+    The first of them are a sample of which a data set that grows keeps most.
+    """
+    start = hashlib.blake2b(key_of(*about).encode(), digest_size=8)
+
+    def turn(number: int) -> bytes:
+        own = start.copy()
+        own.update(ids[number].encode())
+        return own.digest()
+
+    return sorted(numbers, key=turn)
+
+
 class AuditFolder:
     """The folder of one audit."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.begun = ""  # the id of the run that chain.prepare began here, in run.json as `run`
 
     @classmethod
     def open(cls, path: str | Path) -> AuditFolder:
@@ -88,9 +206,12 @@ class AuditFolder:
         """Whether the table was written."""
         return self.file(table).is_file()
 
-    def write(self, name: str, table: pa.Table) -> None:
-        """Check a table against its schema and write it."""
-        write_parquet(self.file(name), conform(name, table))
+    def write(self, name: str, rows: pa.Table | Iterable[pa.Table]) -> None:
+        """Check a table against its schema and write it; parts are written as they come, and none parts an image."""
+        if isinstance(rows, pa.Table):
+            write_parquet(self.file(name), conform(name, rows))
+        else:
+            write_parquet(self.file(name), (conform(name, part) for part in rows), SCHEMAS[name])
 
     def read(self, name: str) -> pa.Table:
         """Read a table and check it against its schema.
@@ -98,15 +219,29 @@ class AuditFolder:
         Raises:
             UserError: the audit doesn't hold it (it was stopped before that stage), or in another version's columns.
         """
+        return conform(name, self.rows(name).read())
+
+    def rows(self, name: str) -> pq.ParquetFile:
+        """The table on disk, for `batches`; raises as `read` does."""
         if not self.has(name):
             raise UserError(f"{self.path} holds no table '{name}': the audit didn't finish. Run it again to go on.")
-        found = pq.read_table(self.file(name))
-        if set(found.column_names) != set(SCHEMAS[name].names):
+        found = pq.ParquetFile(self.file(name))
+        if set(found.schema_arrow.names) != set(SCHEMAS[name].names):
             raise UserError(
                 f"{self.file(name)} was written by another version of Cuescope"
                 f"{self._version()}. Run the audit again with the same --out: what still holds comes from the cache."
             )
-        return conform(name, found)
+        return found
+
+    def slice(self, name: str, which: range) -> pa.Table:
+        """Some rows of a table in a row; no others are read but those of their row groups."""
+        file = self.rows(name)
+        if not which:
+            return SCHEMAS[name].empty_table()
+        ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+        first, last = np.searchsorted(ends, [which.start, which.stop - 1], side="right")
+        found = conform(name, file.read_row_groups(range(first, last + 1)))
+        return found.slice(which.start - (ends[first - 1] if first else 0), len(which))
 
     def _version(self) -> str:
         said = self.run().get("cuescope") if (self.path / "run.json").is_file() else None
@@ -128,6 +263,22 @@ class AuditFolder:
         write_text(self.path / "run.json", json.dumps(run, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def keys_of(part: Path) -> pa.Array:
+    """The key list of a part; of one that was cut short or damaged (a power cut, a disk) none, so that it is computed
+    again."""
+    try:
+        return read_keys(part)
+    except (pa.ArrowException, FileNotFoundError):
+        return pa.array([], pa.string())
+
+
+@functools.cache
+def read_keys(part: Path) -> pa.Array:
+    """The key list of a part whose rows can be read; parts never change, so that a process reads each list once."""
+    pq.read_metadata(part.with_name(part.name.replace(".keys.", ".rows.")))
+    return pq.read_table(part)["key"].combine_chunks()
+
+
 class Shelf:
     """The cached results of one computation: `table`'s rows by key, in part files that are never changed."""
 
@@ -136,15 +287,32 @@ class Shelf:
         self.table_name = table
         self.key_column = key_column
 
-    def _parts(self, kind: str) -> list[Path]:
-        return sorted(self.folder.glob(f"*.{kind}.parquet")) if self.folder.is_dir() else []
+    def _parts(self) -> list[Path]:
+        return sorted(self.folder.glob("*.keys.parquet")) if self.folder.is_dir() else []
 
     def keys(self) -> set[str]:
         """Every key whose results are there (also those with no rows)."""
-        found: set[str] = set()
-        for part in self._parts("keys"):
-            found.update(pq.read_table(part)["key"].to_pylist())
+        return {key for part in self._parts() for key in keys_of(part).to_pylist()}
+
+    def _found(self, keys: Sequence[str]) -> dict[Path, list[str]]:
+        """Part to those of these keys that are to be read from it."""
+        same = self.folder / f"{key_of(sorted(keys))}.keys.parquet"
+        if len(keys_of(same)):  # as of a shard that is as it was: no other list need be read
+            return {same: list(keys)}
+        wanted = pa.array(keys, pa.string())
+        seen: set[str] = set()
+        found: dict[Path, list[str]] = {}
+        for part in self._parts():
+            here = keys_of(part)
+            mine = here.filter(pa.compute.is_in(here, value_set=wanted)).to_pylist()
+            if new := [key for key in mine if key not in seen]:
+                found[part] = new  # two runs at once may both have stored a key: the first part counts
+                seen.update(new)
         return found
+
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Those of these keys whose results are there."""
+        return {key for mine in self._found(keys).values() for key in mine} if keys else set()
 
     def add(self, keys: Iterable[str], rows: pa.Table) -> None:
         """Store the rows of these keys. The key list is written last: a part without one doesn't count."""
@@ -155,23 +323,23 @@ class Shelf:
         write_parquet(self.folder / f"{name}.rows.parquet", conform(self.table_name, rows))
         write_parquet(self.folder / f"{name}.keys.parquet", pa.table({"key": pa.array(keys, pa.string())}))
 
-    def read(self, keys: list[str]) -> pa.Table:
+    def read(self, keys: Sequence[str]) -> pa.Table:
         """The rows of these keys, in the order of `keys` and, within a key, in the order they were stored."""
-        wanted = {key: position for position, key in enumerate(keys)}
         schema = SCHEMAS[self.table_name]
         pieces: list[pa.Table] = []
-        seen: set[str] = set()
-        for part in self._parts("keys"):
-            here = [key for key in pq.read_table(part)["key"].to_pylist() if key in wanted and key not in seen]
-            if not here:
-                continue
-            seen.update(here)  # two runs at once may both have stored a key: the first part counts
+        for part, here in self._found(keys).items():
             rows = pq.read_table(part.with_name(part.name.replace(".keys.", ".rows.")), schema=schema)
-            mask = pa.compute.is_in(rows[self.key_column], value_set=pa.array(here, pa.string()))
-            pieces.append(rows.filter(mask))
+            if len(here) < len(keys_of(part)):
+                mask = pa.compute.is_in(rows[self.key_column], value_set=pa.array(here, pa.string()))
+                rows = rows.filter(mask)
+            pieces.append(rows)
         if not pieces:
             return schema.empty_table()
         rows = pa.concat_tables(pieces)
-        order = pa.array([wanted[key] for key in rows[self.key_column].to_pylist()], pa.int64())
-        positions = pa.table({"order": order, "row": pa.array(range(len(rows)), pa.int64())})
-        return rows.take(pa.compute.sort_indices(positions, [("order", "ascending"), ("row", "ascending")]))
+        order = places(rows[self.key_column], {key: position for position, key in enumerate(keys)})
+        return rows if (np.diff(order) >= 0).all() else rows.take(np.argsort(order, kind="stable"))
+
+    def read_in_parts(self, keys: Sequence[str]) -> Iterator[pa.Table]:
+        """The same, GROUP keys at a time."""
+        for first in range(0, len(keys), GROUP):
+            yield self.read(keys[first : first + GROUP])

@@ -45,9 +45,21 @@ def configuration(folder: Path, images: Path, **more) -> Path:
 def test_help_teaches() -> None:
     done = cuescope("--help")
     assert done.returncode == 0
-    for command in ("demo", "discover", "init", "doctor", "show", "export", "planted"):
+    for command in (
+        "demo",
+        "discover",
+        "audit",
+        "schedule",
+        "history",
+        "diff",
+        "init",
+        "doctor",
+        "show",
+        "export",
+        "planted",
+    ):
         assert command in done.stdout
-    for command in ("discover", "init", "export", "show"):
+    for command in ("discover", "audit", "schedule", "diff", "init", "export", "show"):
         assert cuescope(command, "--help").returncode == 0
 
 

@@ -45,16 +45,22 @@ def server(tmp_path: Path):
     )
     url = f"http://127.0.0.1:{port}/api"
     try:
-        for _ in range(240):
+        end = time.monotonic() + 400  # a busy machine is no fault
+        while True:
             try:
-                urllib.request.urlopen(f"{url}/health", timeout=2)
+                urllib.request.urlopen(f"{url}/health", timeout=10)
                 break
             except OSError:
+                assert time.monotonic() < end and process.poll() is None, "the server did not start"
                 time.sleep(0.5)
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def ask(url: str, path: str) -> list[dict]:

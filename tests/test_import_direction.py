@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = [
-    {"errors", "geometry", "images", "quiet"},
+    {"cells", "errors", "geometry", "images", "quiet", "secrets", "yaml_file"},
     {"records", "words"},
     {"store", "properties"},
     {"metrics", "models", "sources"},
@@ -20,7 +20,8 @@ LAYERS = [
     {"context"},
     {"stages", "planted"},
     {"chain", "progress"},
-    {"api", "back_ends", "doctor", "dry_run", "import_verdicts", "init"},
+    {"api", "back_ends", "doctor", "dry_run", "history", "import_verdicts", "init", "notify"},
+    {"operate"},
     {"flows"},
     {"cli", "commands", "bench"},
     {"__main__", "__init__"},

@@ -30,6 +30,8 @@ from pipeline.store import key_of
 
 OTHERS, MASKED, REMOVED = "other classes", "object masked", "object removed"
 SOURCES = (OTHERS, MASKED, REMOVED)
+TRIED = 50
+"""Of so many times the pictures that are asked for it is looked up whether a detector found their object."""
 MOST_AREA = 0.6
 """An object that fills more of the picture than this leaves too little to see without it."""
 
@@ -45,19 +47,32 @@ class Absent:
     key: str
 
 
-def without_object(
-    images: pa.Table, half: NDArray[np.bool_], boxes: BoxFinder, audit: Audit, classes: Sequence[str]
-) -> list[Absent]:
-    """At most `measure.absent` pictures of each class in this half, near-duplicates once, each masked and removed.
+def in_turn(images: pa.Table, half: NDArray[np.bool_], audit: Audit, classes: Sequence[str]) -> list[int]:
+    """Rows of `images` of this half in the order they are tried in, at most TRIED times `measure.absent` of a class.
 
     Which ones follows from the seed and their ids, so that a data set that grows keeps most of them.
     """
-    ids, labels, groups = (images[name].to_pylist() for name in ("image_id", "label", "group"))
+    ids, labels = (images[name].to_pylist() for name in ("image_id", "label"))
     order = sorted(np.flatnonzero(half).tolist(), key=lambda row: key_of(audit.seed, "absent", ids[row]))
+    left = dict.fromkeys(classes, TRIED * audit.measure.absent)
+    tried: list[int] = []
+    for row in order:
+        if left.get(labels[row], 0):
+            left[labels[row]] -= 1
+            tried.append(row)
+    return tried
+
+
+def without_object(
+    images: pa.Table, half: NDArray[np.bool_], boxes: BoxFinder, audit: Audit, classes: Sequence[str]
+) -> list[Absent]:
+    """At most `measure.absent` pictures of each class in this half, near-duplicates once, each masked and removed."""
+    ids, labels, groups = (images[name].to_pylist() for name in ("image_id", "label", "group"))
+    tried = in_turn(images, half, audit, classes)
     made: list[Absent] = []
     for number, name in enumerate(classes):
         taken: set[str] = set()
-        for row in order:
+        for row in tried:
             if len(taken) == audit.measure.absent:
                 break
             if labels[row] != name or groups[row] in taken:

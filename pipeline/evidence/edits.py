@@ -13,7 +13,7 @@ A specification is plain data, so that an edit can be stored, found again in the
 - {"op": "mask", "boxes": [...]}: paint the boxes black;
 - {"op": "erase", "fill": name, "boxes": [...], "seed": n}: fill what is in the boxes, so that it is gone;
 - {"op": "property", "name": n, "amount": a, "placebo": bool, "seed": n}: change a measured property, with
-  "colors": (3, 4) along this map of colours;
+  "colors": (3, 4) along this map of colours; with "keep": [...]: but not what is kept;
 - {"op": "geometry", "name": n, "strength": s}: an operator on the whole picture (pipeline/evidence/geometry_edits.py);
   with "like": {"name": n, "strength": s} as a placebo: as strong as changes as many pixels as that one does; with
   "keep": [...]: but not what is kept.
@@ -54,14 +54,11 @@ def apply_edit(spec: dict[str, Any], image: RGB, donor: RGB | None = None) -> RG
         strength = spec["strength"]
         if "like" in spec:
             strength = as_strong_as(image, spec["name"], strength, spec["like"]["name"], spec["like"]["strength"])
-        edited = apply_geometry(image, spec["name"], strength)
-        if "keep" not in spec:
-            return edited
-        kept = things(image, spec["keep"], spec.get("mask") == "grabcut")
-        return blend(image, edited.astype(np.float32), 1 - soften(kept.astype(np.float32)))
+        return round_what_is_kept(spec, image, apply_geometry(image, spec["name"], strength))
     if spec["op"] == "property":
         rng = np.random.default_rng(spec["seed"])
-        return apply_property(image, spec["name"], spec["amount"], rng, spec["placebo"], spec.get("colors"))
+        edited = apply_property(image, spec["name"], spec["amount"], rng, spec["placebo"], spec.get("colors"))
+        return round_what_is_kept(spec, image, edited)
     pixels = spec.get("mask") == "grabcut"
     if spec["op"] == "mask":
         return np.where(box_mask(image.shape, spec["boxes"])[..., None], np.uint8(0), image)
@@ -77,6 +74,14 @@ def apply_edit(spec: dict[str, Any], image: RGB, donor: RGB | None = None) -> RG
         cue = things(donor, [spec["from"]], pixels)
         return paste(image, donor, cue & ~avoid, spec["from"], spec["to"], keep, spec.get("candidates", []))
     return exchange_background(image, donor, keep, box_mask(donor.shape, spec["avoid"]))
+
+
+def round_what_is_kept(spec: dict[str, Any], image: RGB, edited: RGB) -> RGB:
+    """The edited picture with what is kept of the other laid on it, where the specification keeps something."""
+    if "keep" not in spec:
+        return edited
+    kept = things(image, spec["keep"], spec.get("mask") == "grabcut")
+    return blend(image, edited.astype(np.float32), 1 - soften(kept.astype(np.float32)))
 
 
 @functools.cache

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.config import Audit
-from pipeline.evidence.boxes import OBJECT_SCORE, BoxFinder, undisputed
+from pipeline.evidence.boxes import BoxFinder
 from pipeline.evidence.colors import color_map, color_statistics
 from pipeline.evidence.manipulation import operator_of
 from pipeline.evidence.places import arrangements, grow, other_patches, place_like, visible
-from pipeline.geometry import Boxes, area, as_boxes, inside
+from pipeline.evidence.presence import Presence
+from pipeline.geometry import Boxes, area, inside
 from pipeline.images import RGB
 from pipeline.models.annotations import other_labels
 from pipeline.properties import BY_COLOR, CONTRARY, PROPERTY_CUES, property_score
 from pipeline.records import PROPERTIES
-from pipeline.store import key_of
+from pipeline.store import Parts, in_order, key_of
 
 RESERVE = 1.5
 """A race may draw on so many times `ablate.images`: its e-values need more images than a test at a fixed size."""
@@ -38,7 +41,13 @@ COLORED = 200
 LEAST_COLORED = 20
 """The chance differences of fewer pictures would be taken for the cue."""
 DONORS = 24
+MOST_LENDERS = 400
+"""Pictures of a class, with a cue or without, whose background may be lent to others."""
 LEAST_DONORS = 3
+
+
+Draw = Callable[[str], np.random.Generator]
+"""Random numbers that belong to a picture: what is drawn for one doesn't depend on which others there are."""
 
 
 @dataclass(frozen=True)
@@ -86,49 +95,110 @@ def pair_of(image_id: str, fill: str, edit: dict[str, Any], placebo: dict[str, A
     return Pair(key_of(arms[0].edit_id, arms[1].edit_id), fill, (arms[0], arms[1]))
 
 
+class ByImage:
+    """A number or a name of each image, by its id."""
+
+    def __init__(self, at: Mapping[str, int], values: NDArray[Any]) -> None:
+        self._at, self._values = at, values
+
+    def __getitem__(self, image_id: str) -> Any:
+        return self._values[self._at[image_id]]
+
+
 class Planner:
     """What the plan of an audit looks up: images by half, presence, boxes."""
 
     def __init__(
         self,
         images: pa.Table,
-        detections: pa.Table,
-        regions: pa.Table,
-        assignments: pa.Table,
+        detections: Parts,
+        regions: Parts,
+        assignments: Parts,
         cues: pa.Table,
-        presence: pa.Table,
-        annotations: pa.Table,
+        presence: Parts,
+        annotations: Parts,
         audit: Audit,
         read: Callable[[Sequence[str]], dict[str, RGB]],
+        scored: Collection[str] | None = None,
     ) -> None:
         self.audit = audit
+        self.looked_up: Collection[str] | None = None  # whose boxes may be asked for; None: of all images
         self.read = read
         self._others = other_labels(annotations)
         self.cues = {row["cue_id"]: row for row in cues.to_pylist()}
-        self.boxes = BoxFinder(list(self.cues.values()), detections, regions, assignments)
-        self._things: dict[str, list[list[float]]] = defaultdict(list)
-        for row in undisputed(detections).to_pylist():
-            if row["score"] >= OBJECT_SCORE:
-                self._things[row["image_id"]].append(row["box"])
-        columns = {name: images[name].to_numpy() for name in PROPERTIES}
-        self._measured = {
-            name: dict(zip(images["image_id"].to_pylist(), property_score(name, columns).tolist(), strict=True))
-            for name in PROPERTY_CUES
-        }
+        self._tables = detections, regions, assignments
         self._colors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.ids: list[str] = images["image_id"].to_pylist()
-        self.label = dict(zip(self.ids, images["label"].to_pylist(), strict=True))
-        self.group = dict(zip(self.ids, images["group"].to_pylist(), strict=True))
-        split = dict(zip(self.ids, images["split"].to_pylist(), strict=True))
-        self.selection = [i for i in self.ids if audit.no_split or split[i] == "selection"]
-        self.estimation = [i for i in self.ids if audit.no_split or split[i] == "estimation"]
-        self.order = {row: number for number, row in enumerate(self.cues)}
-        count = len(self.cues)
-        scores = presence["score"].to_numpy().reshape(-1, count) if count else np.zeros((0, 0))
-        present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(-1, count) if count else scores > 0
         at = {image_id: number for number, image_id in enumerate(self.ids)}
-        self.score: Callable[[str, str], float] = lambda i, cue: float(scores[at[i], self.order[cue]])
-        self.present: Callable[[str, str], bool] = lambda i, cue: bool(present[at[i], self.order[cue]])
+        columns = {name: images[name].to_numpy() for name in PROPERTIES}
+        self._measured = {name: ByImage(at, property_score(name, columns)) for name in PROPERTY_CUES}
+        labels, groups = (images[name].combine_chunks().dictionary_encode() for name in ("label", "group"))
+        names = {label: number for number, label in enumerate(labels.dictionary.to_pylist())}
+        self._label, self._names = labels.indices.to_numpy(), names
+        self.label = ByImage(at, np.array([*names], dtype=object)[self._label])
+        self.group = ByImage(at, groups.indices.to_numpy())
+        split = np.array(images["split"].to_pylist())
+        self._estimation = np.flatnonzero((split == "estimation") | audit.no_split)
+        self.selection = [self.ids[n] for n in np.flatnonzero((split == "selection") | audit.no_split).tolist()]
+        self.estimation = [self.ids[n] for n in self._estimation.tolist()]
+        known = Presence.of(presence, [*self.cues], self.cues if scored is None else scored)
+        self._present = known.present
+        self._column = {row: number for number, row in enumerate(self.cues)}
+        self.score: Callable[[str, str], float] = lambda i, cue: float(known.scores[cue][at[i]])
+        self.present: Callable[[str, str], bool] = lambda i, cue: bool(known.present[at[i], self._column[cue]])
+
+    @functools.cached_property
+    def boxes(self) -> BoxFinder:
+        """The boxes of the images that may be asked for."""
+        return BoxFinder(list(self.cues.values()), *self._tables, self.looked_up)
+
+    def subjects(self, label: str, cue_id: str, removal: bool) -> list[str]:
+        """Pictures of the estimation half: of the class with the cue (removal), or of other classes without it."""
+        rows = self._estimation
+        of_class = self._label[rows] == self._names.get(label, -1)
+        chosen = rows[(of_class == removal) & (self._present[rows, self._column[cue_id]] == removal)]
+        found = [self.ids[n] for n in chosen.tolist()]
+        return found if removal else [i for i in found if label not in self._others.get(i, ())]
+
+    def having(self, cue_id: str) -> list[str]:
+        """Pictures of the selection half with a cue, those that show it most first."""
+        return sorted((i for i in self.selection if self.present(i, cue_id)), key=lambda i: -self.score(i, cue_id))
+
+    def pool(self, label: str, cue_id: str, direction: str) -> list[str]:
+        """The pictures that an experiment may use."""
+        # more than the experiment takes: some pictures have no place for the edit or its placebo
+        most = 3 * self.audit.ablate.images
+        return self.sample(self.subjects(label, cue_id, direction == "removal"), most, label, cue_id, direction)
+
+    def sides(self, label: str, cue_id: str) -> dict[str, tuple[list[str], list[str]]]:
+        """Label to pictures of the selection half with the cue and without, whose backgrounds may be lent.
+
+        Of many on a side those that the seed and their ids choose.
+        """
+        found: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+        for image_id in self.selection:
+            its = self.label[image_id]
+            # of another label and of this class too: it is among the class's own
+            if its == label or not self.shows(image_id, label):
+                found[its][0 if self.present(image_id, cue_id) else 1].append(image_id)
+        for both in found.values():
+            for ids in both:
+                if len(ids) > MOST_LENDERS:
+                    kept = in_order(range(len(ids)), ids, self.audit.seed, "background")[:MOST_LENDERS]
+                    ids[:] = [ids[number] for number in sorted(kept)]
+        return found
+
+    def needed(self, label: str, cue_id: str, direction: str) -> set[str]:
+        """The images whose boxes an experiment may ask for."""
+        cue = self.cues[cue_id]
+        if why_untestable(cue, direction):
+            return set()
+        ids = set(self.pool(label, cue_id, direction))
+        if cue["operator"] == "region" and direction == "insertion":
+            ids.update(self.having(cue_id)[: 8 * DONORS])
+        if cue["operator"] == "background":
+            ids.update(i for both in self.sides(label, cue_id).values() for side in both for i in side)
+        return ids
 
     def shows(self, image_id: str, label: str) -> bool:
         """Whether a picture is of a class, by its label or by another that the data give it."""
@@ -140,7 +210,7 @@ class Planner:
 
     def measured(self, image_id: str, name: str) -> float:
         """How much of a cue of PROPERTY_CUES is measured in a picture."""
-        return self._measured[name][image_id]
+        return float(self._measured[name][image_id])
 
     def color_map(self, cue_id: str, having: list[str], lacking: list[str], removal: bool) -> list[list[float]]:
         """The map of colours that takes a cue out or puts it in, from pictures of the selection half."""
@@ -165,19 +235,24 @@ class Planner:
 
     def things(self, image_id: str) -> Boxes:
         """The boxes (n, 4) of whatever a detector is sure of in the picture, the cue and the object among them."""
-        return as_boxes(self._things.get(image_id, []))
+        return self.boxes.things(image_id)
 
     def unsure(self, found: Boxes) -> bool:
         """Whether a detector looked for a picture's object and didn't find it: an edit could then hit the object."""
         return self.boxes.has_detector and not len(found)
 
-    def sample(self, ids: list[str], rng: np.random.Generator, most: int) -> list[str]:
-        """At most so many pictures in random order, near-duplicates once, evenly over the labels."""
-        distinct = list({self.group[i]: i for i in ids}.values())
-        shuffled = [distinct[k] for k in rng.permutation(len(distinct))]
+    def sample(self, ids: list[str], most: int, *parts: str) -> list[str]:
+        """At most so many pictures in random order, near-duplicates once, evenly over the labels.
+
+        A picture's place is a hash of its own id (and of `parts`), so that new pictures come in between and leave the
+        others' order as it was: of the edits of the audit before, only those that give way to new ones are lost.
+        """
+        distinct: dict[str, str] = {}
+        for image_id in sorted(ids, key=lambda image_id: key_of(self.audit.seed, *parts, image_id)):
+            distinct.setdefault(self.group[image_id], image_id)
         turn: dict[str, int] = defaultdict(int)
         keyed = []
-        for image_id in shuffled:
+        for image_id in distinct.values():
             turn[self.label[image_id]] += 1
             keyed.append((turn[self.label[image_id]], image_id))
         return [image_id for _, image_id in sorted(keyed, key=lambda item: item[0])[:most]]
@@ -185,13 +260,13 @@ class Planner:
 
 def plan(
     images: pa.Table,
-    detections: pa.Table,
-    regions: pa.Table,
-    assignments: pa.Table,
+    detections: Parts,
+    regions: Parts,
+    assignments: Parts,
     cues: pa.Table,
-    presence: pa.Table,
+    presence: Parts,
     measures: pa.Table,
-    annotations: pa.Table,
+    annotations: Parts,
     *,
     audit: Audit,
     classes: Sequence[str],
@@ -208,11 +283,19 @@ def plan(
     if racing:
         most = math.ceil(RESERVE * audit.ablate.images)
         audit = audit.model_copy(update={"ablate": audit.ablate.model_copy(update={"images": most})})
-    planner = Planner(images, detections, regions, assignments, cues, presence, annotations, audit, read)
     chosen: dict[str, list[str]] = {label: [] for label in classes}
     for row in measures.filter(pa.compute.equal(measures["split"], "selection")).to_pylist():
         if row["selected"]:
             chosen[row["label"]].append(row["cue_id"])
+    scored = {cue_id for cue_ids in chosen.values() for cue_id in cue_ids}
+    planner = Planner(images, detections, regions, assignments, cues, presence, annotations, audit, read, scored)
+    planner.looked_up = {
+        image_id
+        for label, cue_ids in chosen.items()
+        for cue_id in cue_ids
+        for direction in ("removal", "insertion")
+        for image_id in planner.needed(label, cue_id, direction)
+    }
     experiments: list[Experiment] = []
     untested: list[dict[str, str]] = []
     spent = 0
@@ -251,16 +334,9 @@ def pairs_for(planner: Planner, label: str, cue_id: str, direction: str) -> tupl
         ("geometry", "insertion"): whole_image_change,
     }
     removal = direction == "removal"
-    subjects = [
-        i
-        for i in planner.estimation
-        if (planner.label[i] == label if removal else not planner.shows(i, label))
-        and planner.present(i, cue_id) == removal
-    ]
-    rng = planner.rng(label, cue_id, direction)
-    # the pool is larger than the experiment: some pictures have no place for the edit or its placebo
-    pool = planner.sample(subjects, rng, 3 * planner.audit.ablate.images)
-    pairs = makers[operator, direction](planner, label, cue_id, pool, rng, removal)
+    pool = planner.pool(label, cue_id, direction)
+    draw = functools.partial(planner.rng, label, cue_id, direction)
+    pairs = makers[operator, direction](planner, label, cue_id, pool, draw, removal)
     images = len({pair.edits[0].image_id for pair in pairs})
     if images < LEAST_IMAGES:
         whose = f"images of {label} with the cue" if removal else "images of other classes without the cue"
@@ -279,9 +355,7 @@ def why_untestable(cue: dict[str, Any], direction: str) -> str:
     return next((why for way, _, why in lines if way == direction), "")
 
 
-def region_removal(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
-) -> list[Pair]:
+def region_removal(planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool) -> list[Pair]:
     """Fill all of the cue's boxes at once; placebo: fill as many pixels elsewhere. One pair a fill."""
     pairs: list[Pair] = []
     used = 0
@@ -295,6 +369,7 @@ def region_removal(
             continue
         if len(keep) and inside(keep, boxes).max() > planner.audit.ablate.max_cover:
             continue
+        rng = draw(image_id)
         pieces, elsewhere = arrangements(boxes, keep, rng)
         if not elsewhere:
             continue
@@ -314,11 +389,9 @@ def region_removal(
     return pairs
 
 
-def region_insertion(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, _: bool
-) -> list[Pair]:
+def region_insertion(planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, _: bool) -> list[Pair]:
     """Paste the cue from a donor where it was in the donor; placebo: another patch of the donor in the same form."""
-    donors = donor_patches(planner, label, cue_id, rng)
+    donors = donor_patches(planner, label, cue_id)
     pairs: list[Pair] = []
     for image_id in pool:
         if len(pairs) == planner.audit.ablate.images or not donors:
@@ -326,6 +399,7 @@ def region_insertion(
         keep = planner.object(image_id)
         if planner.unsure(keep):
             continue
+        rng = draw(image_id)
         for number in rng.permutation(len(donors))[:6]:
             donor_id, box, others, avoid = donors[number]
             target = place_like(box, keep, rng)
@@ -345,23 +419,20 @@ def region_insertion(
     return pairs
 
 
-def donor_patches(
-    planner: Planner, label: str, cue_id: str, rng: np.random.Generator
-) -> list[tuple[str, Boxes, Boxes, Boxes]]:
+def donor_patches(planner: Planner, label: str, cue_id: str) -> list[tuple[str, Boxes, Boxes, Boxes]]:
     """Donors of the selection half: picture, the cue's best box, boxes of something else, the object.
 
     Pictures of other classes where there are enough: a patch from the class's own could carry a part of its object.
     """
-    having = [i for i in planner.selection if planner.present(i, cue_id)]
-    having.sort(key=lambda i: -planner.score(i, cue_id))
     patches = []
-    for image_id in having[: 8 * DONORS]:
+    for image_id in planner.having(cue_id)[: 8 * DONORS]:
         boxes, avoid = planner.boxes.cue(image_id, cue_id), planner.object_or(image_id, label)
         if planner.unsure(planner.object(image_id)) or not len(boxes):
             continue
         box = grow(boxes[:1], 0.05)[0]
         if area(box[None])[0] > MOST_AREA / 2 or visible(box[None], avoid) < 1 - LEAST_VISIBLE / 2:
             continue
+        rng = planner.rng(label, cue_id, "donor", image_id)
         others = other_patches(box, np.concatenate([boxes, avoid]), planner.things(image_id), rng)
         if len(others):
             patches.append((image_id, box, others, avoid))
@@ -370,18 +441,16 @@ def donor_patches(
 
 
 def background_exchange(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
     """Lay the object on a background with or without the cue, both taken from donors of one class.
 
     Removal: the edit's background is without the cue and the placebo's with it; insertion the other way round.
     """
-    by_label: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for image_id in planner.selection:
-        its = planner.label[image_id]
-        # of another label and of this class too: it is among the class's own
-        if len(planner.object(image_id)) and (its == label or not planner.shows(image_id, label)):
-            by_label[its][0 if planner.present(image_id, cue_id) else 1].append(image_id)
+    by_label = {
+        name: tuple([i for i in ids if len(planner.object(i))] for ids in both)
+        for name, both in planner.sides(label, cue_id).items()
+    }
     # donors of the class itself could carry traces of its object, so other classes come first
     both = [name for name, (having, lacking) in sorted(by_label.items()) if len(having) >= 2 and len(lacking) >= 2]
     sources = [name for name in both if name != label] or both
@@ -392,6 +461,7 @@ def background_exchange(
             break
         if not len(keep) or area(keep).sum() > MOST_AREA:
             continue
+        rng = draw(image_id)
         having, lacking = by_label[sources[rng.integers(len(sources))]]
         specs = []
         # without a split, or of several labels, a picture could be its own donor
@@ -408,7 +478,7 @@ def background_exchange(
 
 
 def property_change(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
     """Move a measured property to where it is without (with) the cue; placebo: as large a change of another kind.
 
@@ -432,40 +502,44 @@ def property_change(
         colors["colors"] = planner.color_map(cue_id, having, lacking, removal)
     pool = pool if removal else [i for i in pool if ordinary(i)]
     pairs = []
-    for image_id in pool[: planner.audit.ablate.images]:
+    for image_id, kept in round_the_object(planner, pool, PROPERTY_CUES[name].edit == "saturation"):
         amount = goal - planner.measured(image_id, name)
         edit = {
             "op": "property",
             "name": name,
             "amount": amount,
             "placebo": False,
-            "seed": int(rng.integers(2**31)),
+            "seed": int(draw(image_id).integers(2**31)),
             **colors,
+            **kept,
         }
         pairs.append(pair_of(image_id, "property", edit, {**edit, "placebo": True}))
     return pairs
 
 
 def whole_image_change(
-    planner: Planner, label: str, cue_id: str, pool: list[str], rng: np.random.Generator, removal: bool
+    planner: Planner, label: str, cue_id: str, pool: list[str], draw: Draw, removal: bool
 ) -> list[Pair]:
-    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone.
-
-    A colour that is known in words may be the object's own (an apple is red): it is changed round the object alone, so
-    that an effect is not that of another object.
-    """
+    """Apply the operator that passed the manipulation check; placebo: as large a change that leaves the cue alone."""
     chosen = operator_of(planner.cues[cue_id]["operator"], "removal" if removal else "insertion")
     like = {"name": chosen["name"], "strength": chosen["strength"]}
     edit, placebo = {"op": "geometry", **like}, {"op": "geometry", **chosen["placebo"], "like": like}
+    colorful = planner.cues[cue_id]["cue_type"] == "Colorization"
+    return [
+        pair_of(image_id, "geometry", {**edit, **kept}, {**placebo, **kept})
+        for image_id, kept in round_the_object(planner, pool, colorful)
+    ]
+
+
+def round_the_object(planner: Planner, pool: list[str], colorful: bool) -> list[tuple[str, dict[str, Any]]]:
+    """The pictures to edit as a whole, and what their edits keep: of a colour, the object's own pixels.
+
+    A colour in words, or its vividness, may be the object's own (an apple is red, a tree is green): it is changed round
+    the object, so that an effect is not that of another object. A tint is of the light, and so of the object too.
+    """
     most = planner.audit.ablate.images
-    if planner.cues[cue_id]["cue_type"] != "Colorization" or not planner.boxes.has_detector:
-        return [pair_of(image_id, "geometry", edit, placebo) for image_id in pool[:most]]
-    pairs: list[Pair] = []
-    for image_id in pool:
-        keep = planner.object(image_id)
-        if len(pairs) == most:
-            break
-        if len(keep) and area(keep).sum() <= MOST_AREA:
-            kept = {"keep": keep.tolist(), "mask": MASK}
-            pairs.append(pair_of(image_id, "geometry", {**edit, **kept}, {**placebo, **kept}))
-    return pairs
+    if not colorful or not planner.boxes.has_detector:
+        return [(image_id, {}) for image_id in pool[:most]]
+    found = ((image_id, planner.object(image_id)) for image_id in pool)
+    fit = [(i, keep) for i, keep in found if len(keep) and area(keep).sum() <= MOST_AREA]
+    return [(image_id, {"keep": keep.tolist(), "mask": MASK}) for image_id, keep in fit[:most]]

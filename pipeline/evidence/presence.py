@@ -11,7 +11,7 @@ property has less, usual and more of itself: of the two cuts between three group
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline.evidence.answered import calibrated_cut
 from pipeline.evidence.boxes import undisputed
+from pipeline.evidence.columns import release, scratch
 from pipeline.evidence.geometry_edits import FITTING
 from pipeline.evidence.manipulation import (
     MOST_IMAGES,
@@ -34,12 +35,14 @@ from pipeline.evidence.texts import text_embeddings
 from pipeline.images import RGB
 from pipeline.models.protocols import Floats, RegionEncoder
 from pipeline.properties import PROPERTY_CUES, TINTS, property_score
-from pipeline.records import PROPERTIES, THINGS, matrix, table
+from pipeline.records import PROPERTIES, THINGS, matrix, places
+from pipeline.store import GROUP, Parts, batches, length
 from pipeline.verdicts.settled import name_of
 
 NEUTRAL = ("a photo", "a picture", "an image of a scene")
 TEMPLATES = ("{}", "a photo with {}", "a photo of {}")
 TWO_HUMPS = 0.75
+PHI_ROWS = 1 << 15
 NOTHING: Mapping[str, Mapping[str, bool]] = {}
 DETECTION_RANGE = (0.2, 0.6)
 """A detection threshold stays in this range, whatever the scores: below it everything, above it nothing, is present."""
@@ -47,29 +50,54 @@ DETECTION_RANGE = (0.2, 0.6)
 
 @dataclass(frozen=True)
 class Cues:
-    """All cues of an audit over its images: `scores` and `present` are (images, cues); `rows` are table `cues`."""
+    """All cues of an audit over its images: `scores` and `present` are (images, cues); `rows` are table `cues`.
+
+    Large `scores` lie in a file (evidence/columns.py), cue by cue.
+    """
 
     rows: list[dict]
     image_ids: list[str]
     scores: NDArray[np.float64]
     present: NDArray[np.bool_]
 
-    def presence_table(self) -> pa.Table:
-        """The table `presence`: one row an (image, cue)."""
-        n_images, n_cues = self.scores.shape
-        ids = [row["cue_id"] for row in self.rows]
-        return (
-            pa.table(
+    def presence_table(self) -> Iterator[pa.Table]:
+        """The table `presence`, one row an (image, cue), some images at a time."""
+        ids = pa.array([row["cue_id"] for row in self.rows], pa.string())
+        for first in range(0, len(self.image_ids) if self.rows else 0, GROUP):
+            rows = slice(first, min(first + GROUP, len(self.image_ids)))
+            image, cue = np.mgrid[: rows.stop - rows.start, : len(ids)].reshape(2, -1)
+            yield pa.table(
                 {
-                    "image_id": np.repeat(np.array(self.image_ids, dtype=object), n_cues),
-                    "cue_id": np.tile(np.array(ids, dtype=object), n_images),
-                    "score": self.scores.ravel(),
-                    "present": self.present.ravel(),
+                    "image_id": pa.array(self.image_ids[rows], pa.string()).take(image),
+                    "cue_id": ids.take(cue),
+                    "score": np.asarray(self.scores[rows]).ravel(),
+                    "present": self.present[rows].ravel(),
                 }
             )
-            if n_cues
-            else table("presence", [])
-        )
+            release(self.scores)
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What a stage needs of the table `presence`: `present` (images, cues), and the scores of some cues."""
+
+    present: NDArray[np.bool_]
+    scores: dict[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, presence: Parts, cue_ids: list[str], scored: Collection[str] = ()) -> Presence:
+        """Read the table part by part; the scores of `scored` cues alone, each (images,)."""
+        n = len(cue_ids)
+        columns = [number for number, cue_id in enumerate(cue_ids) if cue_id in scored]
+        if not n:
+            return cls(np.zeros((0, 0), bool), {})
+        images = length(presence) // n
+        present, scores, done = np.empty((images, n), bool), np.empty((len(columns), images)), 0
+        for part in batches(presence, ["score", "present"]):
+            rows = slice(done, done := done + len(part) // n)
+            present[rows] = part["present"].combine_chunks().to_numpy(zero_copy_only=False).reshape(-1, n)
+            scores[:, rows] = part["score"].to_numpy().reshape(-1, n)[:, columns].T
+        return cls(present, {cue_ids[column]: scores[number] for number, column in enumerate(columns)})
 
 
 def otsu(scores: NDArray[np.float64]) -> float:
@@ -130,27 +158,31 @@ def cut_of_property(scores: NDArray[np.float64]) -> float:
 
 
 def property_presence(
-    name: str, measured: dict[str, NDArray[np.float64]], similarity: dict[str, NDArray[np.float64]]
+    name: str,
+    measured: dict[str, NDArray[np.float64]],
+    similarity: dict[str, NDArray[np.float64]],
+    selection: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """How much of a property each picture has: what is measured, and what the encoder makes of its name.
 
-    The two in units of their standard deviations, added: a measurement can't tell a cast from a scene of that colour,
-    and words alone depend on the encoder. Without an encoder that knows words the measurement alone.
+    The two in units of their standard deviations in the selection half, added: a measurement can't tell a cast from a
+    scene of that colour, and words alone depend on the encoder. Without an encoder that knows words the measurement
+    alone.
     """
     scores = np.asarray(property_score(name, measured), dtype=np.float64)
     if name not in similarity:
         return scores
-    parts = [(x - x.mean()) / spread for x in (scores, similarity[name]) if (spread := x.std()) > 0]
+    parts = [(x - x[selection].mean()) / s for x in (scores, similarity[name]) if (s := x[selection].std()) > 0]
     return np.sum(parts, axis=0) if parts else scores
 
 
 def find_cues(
     images: pa.Table,
     attributes: pa.Table,
-    detections: pa.Table,
-    embeddings: pa.Table,
+    detections: Parts,
+    embeddings: Parts,
     clusters: pa.Table,
-    assignments: pa.Table,
+    assignments: Parts,
     *,
     selection: NDArray[np.bool_],
     has_detector: bool,
@@ -211,10 +243,12 @@ def find_cues(
         *(attributes[c].to_pylist() for c in ("phrase", "cue_type", "source")), strict=True
     ):
         words.setdefault(phrase, (cue_type, source))
-    best = best_scores(undisputed(detections), index)
     # words for a measured property are that property: a measurement has an edit, words have none
     known = {phrase: found for phrase, found in words.items() if phrase not in PROPERTY_CUES}
     whole = [phrase for phrase, (cue_type, _) in sorted(known.items()) if not (cue_type in THINGS and has_detector)]
+    things = [phrase for phrase, (cue_type, _) in sorted(known.items()) if cue_type in THINGS and has_detector]
+    parts = (undisputed(part) for part in batches(detections, ["image_id", "phrase", "score", "box"]))
+    best = dict(zip(things, best_scores(parts, index, things, cache).T, strict=True))
     similarity = whole_image_scores(embeddings, index, [*whole, *PROPERTY_CUES], encoder, cache, count)
     operators: dict[str, dict[str, dict]] = {}
     if load is not None and encoder is not None:
@@ -222,7 +256,7 @@ def find_cues(
         operators = whole_image_operators(images, similarity, typed, selection, encoder, cache, count, load, seed)
     for phrase, (cue_type, source) in sorted(known.items()):
         if cue_type in THINGS and has_detector:
-            scores = best.get(phrase, np.zeros(len(index)))
+            scores = best[phrase]
             cut = float(np.clip(otsu(scores[selection]), *DETECTION_RANGE))
             cut = settle(phrase, scores, cut, scores > 0)  # no threshold finds what the detector didn't
             add(f"thing:{phrase}", phrase, cue_type, "named", "region", source, scores, cut)
@@ -246,7 +280,7 @@ def find_cues(
                 why,
             )
     measured = {name: images[name].to_numpy() for name in PROPERTIES}
-    told = {name: property_presence(name, measured, similarity) for name in PROPERTY_CUES}
+    told = {name: property_presence(name, measured, similarity, selection) for name in PROPERTY_CUES}
     strongest = np.max([told[name] for name in sorted(TINTS)], axis=0)
     for name, cue in PROPERTY_CUES.items():
         scores = told[name]
@@ -264,7 +298,7 @@ def find_cues(
             np.where(enough, scores, np.minimum(scores, np.nextafter(threshold, -np.inf))),
             threshold,
         )
-    for row, scores in cluster_scores(clusters, assignments, index):
+    for row, scores in cluster_scores(clusters, assignments, index, cache):
         name = (
             f"regions like '{row['name']}' (cluster {row['cluster']})" if row["name"] else f"cluster {row['cluster']}"
         )
@@ -279,16 +313,16 @@ def find_cues(
             settle(f"cluster:{row['cluster']}", scores, row["threshold"], scores > -1),
             looks_like=row["name"] or "",
         )
-    if not columns:
-        nothing = np.zeros((len(index), 0))
-        return Cues([], image_ids, nothing, nothing.astype(bool))
-    scores = np.stack(columns, axis=1)
-    cuts = np.array([row["threshold"] for row in rows])
-    present = np.isfinite(scores) & (scores >= cuts)
-    for number, row in enumerate(rows):
+    scores = scratch(len(index), len(rows), cache)
+    present = np.empty(scores.shape, dtype=bool)
+    for number, (row, column) in enumerate(zip(rows, columns, strict=True)):
+        scores[:, number] = column
+        present[:, number] = np.isfinite(column) & (column >= row["threshold"])
         for image_id, yes in answered.get(name_of(row), {}).items():
             if image_id in index:
                 present[index[image_id], number] = yes
+        release(column)
+        release(scores)
     return Cues(rows, image_ids, scores, present)
 
 
@@ -336,18 +370,25 @@ def whole_image_operators(
     return chosen
 
 
-def best_scores(detections: pa.Table, index: dict[str, int]) -> dict[str, NDArray[np.float64]]:
-    """For each phrase the best detection score in each image, 0 where there is none."""
-    phrases = detections["phrase"].to_pylist()
-    best: dict[str, NDArray[np.float64]] = {phrase: np.zeros(len(index)) for phrase in set(phrases)}
-    where = [index[image_id] for image_id in detections["image_id"].to_pylist()]
-    for phrase, image, score in zip(phrases, where, detections["score"].to_pylist(), strict=True):
-        best[phrase][image] = max(best[phrase][image], score)
+def best_scores(
+    detections: Iterable[pa.Table], index: dict[str, int], phrases: list[str], folder: Path
+) -> NDArray[np.float64]:
+    """(images, phrases): the best detection score of each phrase in each image, 0 where there is none.
+
+    `detections` are parts of the table; see evidence/columns.py for `folder`.
+    """
+    best = scratch(len(index), len(phrases), folder, 0.0)
+    at = {phrase: number for number, phrase in enumerate(phrases)}
+    for part in detections:
+        phrase, image = places(part["phrase"], at), places(part["image_id"], index)
+        known = phrase >= 0
+        np.maximum.at(best, (image[known], phrase[known]), part["score"].to_numpy()[known])
+        release(best)
     return best
 
 
 def whole_image_scores(
-    embeddings: pa.Table,
+    embeddings: Parts,
     index: dict[str, int],
     phrases: list[str],
     encoder: RegionEncoder | None,
@@ -355,13 +396,14 @@ def whole_image_scores(
     count: Callable[[str, int], None],
 ) -> dict[str, NDArray[np.float64]]:
     """Cosine similarity of each image to each phrase (mean over templates) less that to neutral words."""
-    if encoder is None or not encoder.has_text or not phrases or not len(embeddings):
+    if encoder is None or not encoder.has_text or not phrases or not length(embeddings):
         return {}
-    order = [index[image_id] for image_id in embeddings["image_id"].to_pylist()]
-    vectors = np.empty((len(index), len(embeddings["embedding"][0])), dtype=np.float32)
-    vectors[order] = matrix(embeddings["embedding"])
-    scores = vectors @ phrase_directions(phrases, encoder, cache, count).T
-    return {phrase: scores[:, number].astype(np.float64) for number, phrase in enumerate(phrases)}
+    directions = phrase_directions(phrases, encoder, cache, count).T
+    scores = scratch(len(index), len(phrases), cache)
+    for part in batches(embeddings, ["image_id", "embedding"]):
+        scores[places(part["image_id"], index)] = matrix(part["embedding"]) @ directions
+        release(scores)
+    return dict(zip(phrases, scores.T, strict=True))
 
 
 def phrase_directions(
@@ -376,25 +418,32 @@ def phrase_directions(
 
 
 def cluster_scores(
-    clusters: pa.Table, assignments: pa.Table, index: dict[str, int]
+    clusters: pa.Table, assignments: Parts, index: dict[str, int], folder: Path
 ) -> list[tuple[dict, NDArray[np.float64]]]:
     """For each cluster the similarity of each image's nearest member region, -1 where it has none."""
     rows = clusters.to_pylist()
-    place = {row["cluster"]: number for number, row in enumerate(rows)}
-    scores = np.full((len(rows), len(index)), -1.0)
+    scores = scratch(len(index), len(rows), folder, -1.0)
     if rows:
-        numbers = np.array([place.get(c, -1) for c in assignments["cluster"].to_pylist()])
-        where = np.array([index[i] for i in assignments["image_id"].to_pylist()])
-        known = numbers >= 0
-        np.maximum.at(scores, (numbers[known], where[known]), assignments["similarity"].to_numpy()[known])
-    return [(row, scores[number]) for number, row in enumerate(rows)]
+        column = np.full(max(row["cluster"] for row in rows) + 2, -1)  # the last stays -1, of a cluster without a row
+        column[[row["cluster"] for row in rows]] = np.arange(len(rows))
+        for part in batches(assignments, ["image_id", "cluster", "similarity"]):
+            number = column[np.minimum(part["cluster"].to_numpy(), len(column) - 1)]
+            image, known = places(part["image_id"], index), number >= 0
+            np.maximum.at(scores, (image[known], number[known]), part["similarity"].to_numpy()[known])
+            release(scores)
+    return list(zip(rows, scores.T, strict=True))
 
 
 def phi(present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Correlation of yes-or-no columns with each other (cues, cues); 0 for a constant column."""
-    values = present.astype(np.float64)
-    values -= values.mean(axis=0)
-    norm = np.linalg.norm(values, axis=0)
-    product = values.T @ values
-    scale = np.outer(norm, norm)
-    return np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
+    """Correlation of yes-or-no columns with each other (cues, cues); 0 for a constant column.
+
+    From counts, which are exact whatever the order they are added in (float32 holds those of PHI_ROWS images).
+    """
+    n, both = len(present), np.zeros((present.shape[1],) * 2)
+    for first in range(0, n, PHI_ROWS):
+        part = present[first : first + PHI_ROWS].astype(np.float32)
+        both += part.T @ part
+    seen = both.diagonal()
+    spread = np.sqrt(seen * (n - seen))
+    scale = np.outer(spread, spread)
+    return np.divide(n * both - np.outer(seen, seen), scale, out=np.zeros_like(both), where=scale > 0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 
 from pipeline.config import Audit
@@ -10,7 +13,7 @@ from pipeline.evidence.presence import best_scores
 from pipeline.models import registry
 from pipeline.models.annotations import other_labels
 from pipeline.models.calibration import Table, check, fit, raw
-from pipeline.store import AuditFolder
+from pipeline.store import AuditFolder, batches
 
 
 def fitted(folder: AuditFolder) -> Table:
@@ -29,12 +32,13 @@ def fitted(folder: AuditFolder) -> Table:
         raise UserError(f"calibrate: {folder.path} has no detections. Run an audit with a section 'detect' first.")
     images = folder.read("images")
     index = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}
-    best = best_scores(folder.read("detections"), index)
+    words = sorted({audit.words(name) for name in audit.classes})
+    parts = batches(folder.rows("detections"), ["image_id", "phrase", "score"])
+    best = dict(zip(words, best_scores(parts, index, words, Path(tempfile.gettempdir())).T, strict=True))
     labels = np.array(images["label"].to_pylist(), dtype=object)
     seen = np.array(images["split"].to_pylist(), dtype=object) == "selection"
     seen |= audit.no_split
-    nothing = np.zeros(len(index))
-    scores = np.concatenate([best.get(audit.words(name), nothing)[seen] for name in audit.classes])
+    scores = np.concatenate([best[audit.words(name)][seen] for name in audit.classes])
     others = other_labels(folder.read("annotations"))
     too = [others.get(image_id, frozenset()) for image_id in index]
     shows = {name: (labels == name) | np.array([name in also for also in too]) for name in audit.classes}

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.evidence.boxes import has_boxes
-from pipeline.export.data import ExportData, Row, Verdict
+from pipeline.export.data import Boxed, ExportData, Row, Verdict, check_place
 from pipeline.export.sample import asked
 from pipeline.geometry import as_boxes, to_pixel_xywh
 from pipeline.records import ANSWERS
@@ -45,7 +45,7 @@ def export_coco(
         sample: most images beyond these that settle a finding soonest.
 
     Raises:
-        UserError: no finding of such a verdict.
+        UserError: no finding of such a verdict, or something that is no earlier export lies at either file's place.
     """
     findings = audit.wanted(least_verdict)
     if not findings:
@@ -55,17 +55,21 @@ def export_coco(
     cues: dict[str, list[Row]] = defaultdict(list)
     for finding in findings:
         cues[finding["cue_id"]].append(finding)
-    boxes: dict[tuple[str, str], list[list[float]]] = {}
+    labels = out.with_name(f"{out.stem}-cvat-labels.json")
+    check_place(labels)
+    check_place(out)
+    boxes: dict[tuple[str, str], Boxed] = {}
     chosen: dict[str, Row] = {row["image_id"]: row for row in audit.images} if all_images else {}
-    for finding in findings:
-        for one in asked(audit, finding, with_cue, without_cue, sample)[0]:
+    for finding, shown, _ in asked(audit, findings, with_cue, without_cue, sample):
+        for one in shown:
             chosen.setdefault(one.image["image_id"], one.image)
             if one.present:
                 boxes[one.image["image_id"], finding["cue_id"]] = one.boxes
+    find = audit.boxes_of(chosen)
     for image_id in chosen:
         for cue_id in cues:
-            if audit.showing.get(cue_id, {}).get(image_id):
-                boxes.setdefault((image_id, cue_id), audit.boxes_in(image_id, cue_id))
+            if audit.shows(image_id, cue_id):
+                boxes.setdefault((image_id, cue_id), find(image_id, cue_id))
     categories = {cue_id: number for number, cue_id in enumerate(cues, 1)}
     numbers = {image_id: number for number, image_id in enumerate(chosen, 1)}
     annotations: list[dict[str, Any]] = []
@@ -82,7 +86,7 @@ def export_coco(
                     "area": round(box[2] * box[3], 2),
                     "iscrowd": 0,
                     "segmentation": [],
-                    "attributes": _attributes(cues[cue_id], audit.scores.get((image_id, cue_id)), whole),
+                    "attributes": _attributes(cues[cue_id], audit.score(image_id, cue_id), whole),
                 }
             )
     content = {
@@ -105,20 +109,19 @@ def export_coco(
         ],
         "annotations": annotations,
     }
-    labels = out.with_name(f"{out.stem}-cvat-labels.json")
     write_text(out, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
     write_text(labels, json.dumps(_cvat_labels(cues), ensure_ascii=False, indent=1) + "\n")
     return [out, labels]
 
 
-def _attributes(findings: list[Row], score: float | None, whole: bool) -> dict[str, Any]:
+def _attributes(findings: list[Row], score: float, whole: bool) -> dict[str, Any]:
     """Attributes are single values: of several findings the ids are joined."""
     return {
         "cue_id": findings[0]["cue_id"],
         "classes": ", ".join(row["class"] for row in findings),
         "finding_ids": " ".join(row["finding_id"] for row in findings),
         "verdicts": ", ".join(row["verdict"] for row in findings),
-        "presence": round(score, 4) if score is not None and math.isfinite(score) else "",
+        "presence": round(score, 4) if math.isfinite(score) else "",
         "whole_image": whole,
         "answer": "",
     }

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from pipeline.export.data import ExportData, Verdict
-from pipeline.export.rows import COLUMNS, Rows, rows_of
+from pipeline.cells import cell
+from pipeline.export.data import ExportData, Row, Verdict, check_place
+from pipeline.export.rows import COLUMNS, Rows, check_tasks, rows_of
 from pipeline.store import replacing
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""A text cell that begins so is run as a formula by spreadsheets (OWASP, CSV injection)."""
 
 
 def export_csv(
@@ -32,24 +28,22 @@ def export_csv(
             core.
 
     Raises:
-        UserError: `rows` is none of these.
+        UserError: `rows` is none of these, or what lies at `out` is no earlier export, or holds people's answers.
     """
     made = rows_of(audit, rows, least_verdict)
     if out.is_dir():
         out = out / f"{rows}.csv"
-    with replacing(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS[rows])
-        writer.writerows([cell(row[name]) for name in COLUMNS[rows]] for row in made)
+    check_place(out)
+    if rows == "tasks":
+        check_tasks(out)
+    with replacing(out) as temporary:
+        write_csv(temporary, COLUMNS[rows], made)
     return [out]
 
 
-def cell(value: Any) -> Any:
-    """A value as a cell: nothing for what was not measured, text that no spreadsheet takes for a formula."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, list):
-        return json.dumps(value)
-    if isinstance(value, str) and value.lstrip(" ").startswith(FORMULA):
-        return "'" + value
-    return value
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Write rows with a header, text in quotation marks: or a spreadsheet that parts cells at ; finds formulas."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(columns)
+        writer.writerows([cell(row[name]) for name in columns] for row in rows)

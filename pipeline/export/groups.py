@@ -7,17 +7,15 @@ convention of WILDS. `weight` is that of reweighting: N / (G n_g), so that the g
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UserError, nearest
-from pipeline.export.csv_file import cell
-from pipeline.export.data import ExportData, Row, Verdict
+from pipeline.export.csv_file import write_csv
+from pipeline.export.data import ExportData, Row, Verdict, check_place
 from pipeline.metrics.intervals import wilson
 from pipeline.metrics.subgroups import subgroup_accuracy, worst_group_accuracy
 from pipeline.store import replacing
@@ -47,7 +45,7 @@ def export_groups(
         least_images: fewest images on which a group's accuracy may be the worst.
 
     Raises:
-        UserError: no such cue or finding.
+        UserError: no such cue or finding, or something that is no earlier export lies at either file's place.
     """
     if cue:
         names = {row["cue"]: row["cue_id"] for row in audit.findings}
@@ -71,14 +69,17 @@ def export_groups(
         images += rows
         groups += _groups(audit, rows, name, classes, least_images)
     beside = out.with_name(f"{out.stem}-accuracy{out.suffix}")
+    check_place(out)
+    check_place(beside)
     for path, columns, content in ((out, IMAGES, images), (beside, GROUPS, groups)):
-        _write(path, columns, content)
+        with replacing(path) as temporary:
+            write_csv(temporary, columns, content)
     return [out, beside]
 
 
 def _images(audit: ExportData, cue_id: str, name: str, classes: Sequence[str]) -> list[Row]:
     place = {label: number for number, label in enumerate(classes)}
-    shown = audit.showing.get(cue_id, {})
+    shown: Mapping[str, bool] = audit.showing.get(cue_id, {})
     rows: list[Row] = [
         {
             "cue": name,
@@ -128,10 +129,3 @@ def _groups(audit: ExportData, rows: list[Row], name: str, classes: Sequence[str
                 }
             )
     return made
-
-
-def _write(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([cell(row[name]) for name in columns] for row in rows)

@@ -6,16 +6,15 @@ does Cuescope's own source. The files are in a folder of the split's name: metad
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.export.data import ExportData, Row, Verdict
+from pipeline.export.data import ExportData, FindBoxes, Row, Verdict, check_place
 from pipeline.export.sample import asked
 from pipeline.geometry import as_boxes, to_pixel_xywh
-from pipeline.images import SUFFIXES, open_image
+from pipeline.images import SUFFIXES, UnreadableImage, format_of
 from pipeline.store import replacing, write_text
 
 
@@ -45,7 +44,8 @@ def export_imagefolder(
         sample: most images beyond these that settle a finding soonest.
 
     Raises:
-        UserError: no finding of such a verdict, or `out` is a file or holds something else.
+        UserError: no finding of such a verdict, a picture that can't be read any more, or `out` is a file or holds
+            something else.
     """
     findings = audit.wanted(least_verdict)
     if not findings:
@@ -54,37 +54,39 @@ def export_imagefolder(
         )
     folder = out / "train"
     metadata = folder / "metadata.jsonl"
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not metadata.is_file()):
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not metadata.is_file())):
         raise UserError(f"imagefolder: {out} is a file, or holds other files. Give a new folder with --out.")
+    check_place(metadata)  # the folder that was audited may well be such a folder
     chosen: dict[str, Row] = {row["image_id"]: row for row in audit.images} if all_images else {}
-    for finding in findings:
-        for one in asked(audit, finding, with_cue, without_cue, sample)[0]:
+    for _, shown, _ in asked(audit, findings, with_cue, without_cue, sample):
+        for one in shown:
             chosen.setdefault(one.image["image_id"], one.image)
     numbers = {cue_id: n for n, cue_id in enumerate(dict.fromkeys(row["cue_id"] for row in findings))}
+    find = audit.boxes_of(chosen)
     lines = []
     for image_id, row in chosen.items():
         data = audit.read(row["path"])
         name = f"{image_id}{_suffix(row['path'], data)}"
         with replacing(folder / name) as temporary:
             temporary.write_bytes(data)
-        mine = [f for f in findings if audit.showing.get(f["cue_id"], {}).get(image_id)]
+        mine = [f for f in findings if audit.shows(image_id, f["cue_id"])]
         lines.append(
             {
                 "file_name": name,
                 **{key: row[key] for key in ("image_id", "path", "label", "split")},
+                "objects": _objects(row, mine, find, numbers),  # early: by `finding_ids` an export is known
                 "cues": list(dict.fromkeys(f["cue"] for f in mine)),
                 "classes": list(dict.fromkeys(f["class"] for f in mine)),
-                "objects": _objects(audit, row, mine, numbers),
             }
         )
     write_text(metadata, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
     return [metadata]
 
 
-def _objects(audit: ExportData, image: Row, findings: list[Row], numbers: dict[str, int]) -> dict[str, list[Any]]:
-    objects: dict[str, list[Any]] = {name: [] for name in ("bbox", "categories", "names", "finding_ids")}
+def _objects(image: Row, findings: list[Row], find: FindBoxes, numbers: dict[str, int]) -> dict[str, list[Any]]:
+    objects: dict[str, list[Any]] = {name: [] for name in ("finding_ids", "bbox", "categories", "names")}
     for finding in findings:
-        boxes = as_boxes(audit.boxes_in(image["image_id"], finding["cue_id"]))
+        boxes = as_boxes(find(image["image_id"], finding["cue_id"]))
         for box in to_pixel_xywh(boxes, image["width"], image["height"]).round(2).tolist():
             objects["bbox"].append(box)
             objects["categories"].append(numbers[finding["cue_id"]])
@@ -98,5 +100,7 @@ def _suffix(path: str, data: bytes) -> str:
     suffix = PurePosixPath(path).suffix.lower()
     if suffix in SUFFIXES:
         return suffix
-    with open_image(io.BytesIO(data)) as picture:
-        return f".{(picture.format or 'png').lower()}".replace("jpeg", "jpg")
+    try:
+        return f".{format_of(data).lower()}".replace("jpeg", "jpg")
+    except UnreadableImage as error:
+        raise UserError(f"imagefolder: {path} could be read in the audit and can't be now: {error}.") from None

@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pipeline.export.data import ExportData, Verdict
-from pipeline.export.rows import Rows, rows_of
+from pipeline.export.data import ExportData, Verdict, check_place
+from pipeline.export.rows import Rows, check_tasks, rows_of
 from pipeline.store import replacing
 
 
@@ -25,17 +25,20 @@ def export_jsonl(
             core.
 
     Raises:
-        UserError: `rows` is none of these.
+        UserError: `rows` is none of these, or what lies at `out` is no earlier export, or holds people's answers.
     """
     made = rows_of(audit, rows, least_verdict)
     if out.is_dir():
         out = out / f"{rows}.jsonl"
+    check_place(out)
+    if rows == "tasks":
+        check_tasks(out)
     with replacing(out) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in made:
-            plain = {name: _plain(value) for name, value in row.items()}
-            file.write(json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n")
+            measured = {name: _or_null(value) for name, value in row.items()}
+            file.write(json.dumps(measured, ensure_ascii=False, allow_nan=False) + "\n")
     return [out]
 
 
-def _plain(value: Any) -> Any:
+def _or_null(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,6 @@ height in percent of the image; a task has one prediction with every box; our ow
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,8 +15,8 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from pipeline.errors import UserError
-from pipeline.export.data import ExportData, Row, Verdict
-from pipeline.export.sample import asked
+from pipeline.export.data import Asked, ExportData, Row, Verdict, check_place
+from pipeline.export.sample import Plan, asked
 from pipeline.geometry import as_boxes, to_percent_xywh
 from pipeline.records import ANSWERS
 from pipeline.store import replacing, write_text
@@ -62,14 +61,18 @@ def export_label_studio(
             would settle its finding (0: nothing about presence is uncertain, or the audit has no predictions).
 
     Raises:
-        UserError: no finding to label, an option out of range, or images outside `local_root`.
+        UserError: no finding to label, an option out of range, images outside `local_root`, or something that is no
+            earlier export lies at `out`.
     """
     if batch < 1 or with_cue < 0 or without_cue < 0 or sample < 0:
         raise UserError("label-studio: 'batch' must be at least 1, 'with_cue', 'without_cue' and 'sample' at least 0.")
     findings = audit.wanted(least_verdict)
     address = _addresses(audit.run, image_prefix, local_root)
-    number = with_cue, without_cue, sample
-    tasks = [task for finding in findings for task in _tasks(audit, finding, address, preset_verdict, number)]
+    tasks = [
+        task
+        for finding, shown, settling in asked(audit, findings, with_cue, without_cue, sample)
+        for task in _tasks(audit, finding, shown, settling, address, preset_verdict)
+    ]
     if not tasks:
         raise UserError(
             f"label-studio: no finding of the verdict '{least_verdict}' or before it has an image to label. "
@@ -78,6 +81,8 @@ def export_label_studio(
     if out.is_dir() or not out.suffix:
         out = out / "tasks.json"
     config = out.with_suffix(".xml")
+    check_place(config)
+    check_place(out)
     write_text(config, labeling_config(findings))
     return [*_write_batches(out, tasks, batch), config]
 
@@ -107,9 +112,8 @@ def label_of(cue: str) -> str:
 
 
 def _tasks(
-    audit: ExportData, finding: Row, address: _Address, preset_verdict: bool, number: tuple[int, int, int]
+    audit: ExportData, finding: Row, shown: list[Asked], settling: Plan, address: _Address, preset_verdict: bool
 ) -> Iterable[dict[str, Any]]:
-    shown, settling = asked(audit, finding, *number)
     for image, boxes, present, reason in shown:
         yield {
             "data": {
@@ -139,7 +143,7 @@ def _question(finding: Row) -> str:
 def _prediction(
     audit: ExportData, finding: Row, image: Row, boxes: list[list[float]], preset_verdict: bool
 ) -> dict[str, Any]:
-    score = audit.scores.get((image["image_id"], finding["cue_id"]), math.nan)
+    score = audit.score(image["image_id"], finding["cue_id"])
     result: list[dict[str, Any]] = [
         {
             "id": f"box{i}",
@@ -209,6 +213,7 @@ def _write_batches(out: Path, tasks: list[dict[str, Any]], batch: int) -> list[P
     for start in range(0, len(tasks), batch):
         part = f"-{start // batch + 1:03d}" if len(tasks) > batch else ""
         path = out.with_name(f"{out.stem}{part}{out.suffix}")
+        check_place(path)
         with replacing(path) as temporary:
             text = json.dumps(tasks[start : start + batch], ensure_ascii=False, indent=1, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")

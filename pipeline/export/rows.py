@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError
@@ -10,6 +11,7 @@ from pipeline.export.data import ExportData, Row, Verdict
 from pipeline.export.sample import asked, plan
 from pipeline.geometry import as_boxes
 from pipeline.records import SCHEMAS
+from pipeline.verdicts.table_file import read_table
 
 Rows = Literal["findings", "images", "tasks", "plan", "verdicts"]
 
@@ -48,6 +50,26 @@ def rows_of(audit: ExportData, rows: str, least: Verdict) -> Iterator[Row]:
     return (_tasks if rows == "tasks" else _plans)(audit, least)
 
 
+def check_tasks(out: Path) -> None:
+    """Tasks take the place of none that people have answered in.
+
+    Raises:
+        UserError: they have at `out`.
+    """
+    if not out.is_file():
+        return
+    with out.open("rb") as stream:
+        first = stream.readline(4096)
+    if not all(name in first for name in (b"cluster_mark", b"annotator")):  # without the quotes, once it was edited
+        return
+    found = read_table(out, "")
+    if found.answers or found.unusable:
+        raise UserError(
+            f"{out} holds answers: it is not replaced. Import them (cuescope import-verdicts), and give another place "
+            "with --out."
+        )
+
+
 def _findings(audit: ExportData) -> Iterator[Row]:
     for finding in audit.findings:
         yield {name: finding[name] for name in COLUMNS["findings"]}
@@ -59,14 +81,14 @@ def _images(audit: ExportData) -> Iterator[Row]:
             yield {
                 **{name: finding[name] for name in ("finding_id", "class", "cue", "verdict")},
                 **{name: image[name] for name in ("image_id", "path", "width", "height")},
-                "presence": audit.scores.get((image["image_id"], finding["cue_id"])),
+                "presence": audit.score(image["image_id"], finding["cue_id"]),
                 "boxes": _rounded(boxes),
             }
 
 
 def _tasks(audit: ExportData, least: Verdict) -> Iterator[Row]:
-    for finding in audit.wanted(least):
-        for image, boxes, _, reason in asked(audit, finding, with_cue=8, without_cue=4, sample=40)[0]:
+    for finding, shown, _ in asked(audit, audit.wanted(least), with_cue=8, without_cue=4, sample=40):
+        for image, boxes, _, reason in shown:
             yield {
                 **{name: finding[name] for name in ("finding_id", "class", "cue")},
                 "cluster_mark": audit.marks.get(finding["cue_id"], ""),

@@ -79,13 +79,13 @@ class Side:
 def plan(audit: ExportData, finding: Row) -> Plan:
     """What to label for a finding; nothing where its scores or predictions aren't at hand."""
     cue_id = finding["cue_id"]
-    known = audit.showing.get(cue_id, {})
-    rows = [row for row in audit.images if row["image_id"] in known]
-    if cue_id not in audit.cuts or not rows:
+    if cue_id not in audit.cuts or cue_id not in audit.showing:
         return Plan((), 0, 0.0, 0.0)
+    known = audit.showing[cue_id]
+    rows = [row for row in audit.images if row["image_id"] in known]
     ids = [row["image_id"] for row in rows]
     shown = np.array([known[i] for i in ids])
-    scores = np.array([audit.scores[i, cue_id] for i in ids], dtype=np.float64)
+    scores = np.array([known.score(i) for i in ids], dtype=np.float64)
     doubt = wrong(scores, shown, audit.cuts[cue_id])
     answered = audit.answered.get(cue_id, {})
     doubt[[i in answered for i in ids]] = 0.0
@@ -196,26 +196,40 @@ def _in_turn(*queues: list[str]) -> list[str]:
     return [one for turn in itertools.zip_longest(*queues) for one in turn if one is not None]
 
 
-def asked(audit: ExportData, finding: Row, with_cue: int, without_cue: int, sample: int) -> tuple[list[Asked], Plan]:
-    """The images of a finding that people are asked about, and the plan that some of them come from.
+def asked(
+    audit: ExportData, findings: Sequence[Row], with_cue: int, without_cue: int, sample: int
+) -> list[tuple[Row, list[Asked], Plan]]:
+    """Each finding with the images that people are asked about for it, and the plan that some of them come from.
+
+    Boxes of all of them are read at once.
 
     Args:
         with_cue: most evidence images, which show the cue best: they are what a verdict is given on.
         without_cue: most images of the class that show it least.
         sample: most images of the plan.
     """
-    cue_id = finding["cue_id"]
+    plans = [plan(audit, finding) for finding in findings]
+    shown = [_shown(audit, finding, with_cue, without_cue) for finding in findings]
+    planned = [
+        [pair for pair in _with_reasons(settling)[: max(sample, 0)] if pair[0] not in known]
+        for settling, known in zip(plans, ({one.image["image_id"] for one in mine} for mine in shown), strict=True)
+    ]
+    boxes = audit.boxes_of({image_id for pairs in planned for image_id, _ in pairs})
+    for finding, mine, pairs in zip(findings, shown, planned, strict=True):
+        for image_id, reason in pairs:
+            image, present = audit.images_by_id[image_id], audit.shows(image_id, finding["cue_id"])
+            mine.append(Asked(image, boxes(image_id, finding["cue_id"]), present, reason))
+    return list(zip(findings, shown, plans, strict=True))
+
+
+def _shown(audit: ExportData, finding: Row, with_cue: int, without_cue: int) -> list[Asked]:
     shown = [Asked(image, boxes, True, "shows the cue") for image, boxes in audit.evidence(finding)[:with_cue]]
     known = {one.image["image_id"] for one in shown}
     others = [row for row in audit.without(finding, without_cue + len(known)) if row["image_id"] not in known]
-    shown += [Asked(image, [], False, "shows no cue") for image in others[:without_cue]]
-    known |= {one.image["image_id"] for one in shown}
-    settling = plan(audit, finding)
-    reasons = ["sets the threshold"] * settling.for_threshold
-    reasons += ["settles the gap"] * (len(settling.images) - len(reasons))
-    for image_id, reason in list(zip(settling.images, reasons, strict=True))[: max(sample, 0)]:
-        if image_id not in known:
-            present = audit.showing[cue_id][image_id]
-            boxes = audit.boxes_in(image_id, cue_id)
-            shown.append(Asked(audit.images_by_id[image_id], boxes, present, reason))
-    return shown, settling
+    return shown + [Asked(image, [], False, "shows no cue") for image in others[:without_cue]]
+
+
+def _with_reasons(settling: Plan) -> list[tuple[str, str]]:
+    number = settling.for_threshold
+    reasons = ["sets the threshold"] * number + ["settles the gap"] * (len(settling.images) - number)
+    return list(zip(settling.images, reasons, strict=True))

@@ -7,6 +7,7 @@ pass over the presence matrix, whatever the number of classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,9 @@ from scipy import sparse
 from pipeline.metrics.intervals import Interval, log_odds_ratio, newcombe_difference
 
 Reals = NDArray[np.float64]
+
+BLOCK = 1 << 23
+"""Bytes of presence as numbers that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,25 @@ def group_weights(groups: ArrayLike) -> Reals:
     return 1.0 / sizes[member]
 
 
-def _sums(labels: NDArray[np.int64], n_classes: int, presence: Reals, weights: Reals) -> tuple[Reals, Reals]:
+def _sums(labels: NDArray[np.int64], n_classes: int, presence: NDArray, weights: Reals) -> tuple[Reals, Reals]:
     # weights summed by class and cue (n_classes, n_cues), and by class (n_classes,); labels of -1 count
     # nowhere
     kept = np.flatnonzero((labels >= 0) & (weights != 0))
     one_hot = sparse.csr_array((weights[kept], (labels[kept], kept)), shape=(n_classes, len(labels)))
-    return np.asarray(one_hot @ presence), np.asarray(one_hot.sum(axis=1)).ravel()
+    return _times(one_hot, presence), np.asarray(one_hot.sum(axis=1)).ravel()
+
+
+def _times(rows: Any, presence: NDArray) -> Reals:
+    """rows (..., n_images) @ presence (n_images, n_cues), as many columns of it made numbers at a time as fit BLOCK."""
+    n, cues = presence.shape
+    step = max(1, BLOCK // max(8 * n, 1))
+    parts = [rows @ presence[:, first : first + step].astype(np.float64) for first in range(0, cues, step)]
+    return np.concatenate(parts, axis=-1) if parts else np.zeros((*rows.shape[:-1], 0))
 
 
 def _checked(
     presence: ArrayLike, labels: ArrayLike, n_classes: int, weights: ArrayLike | None
-) -> tuple[Reals, NDArray[np.int64], Reals]:
+) -> tuple[NDArray, NDArray[np.int64], Reals]:
     cues = np.asarray(presence)
     index = np.asarray(labels, np.int64)
     if cues.ndim != 2 or len(cues) != len(index):
@@ -70,7 +82,7 @@ def _checked(
     if len(index) and (index.min() < 0 or index.max() >= n_classes):
         raise ValueError(f"labels must lie in [0, {n_classes})")
     weight = np.ones(len(index)) if weights is None else np.asarray(weights, float)
-    return cues.astype(np.float64), index, weight
+    return cues, index, weight
 
 
 def count(
@@ -91,10 +103,10 @@ def count(
     """
     cues, index, weight = _checked(presence, labels, n_classes, weights)
     class_with, class_total = _sums(index, n_classes, cues, weight)
-    cue_total, total = weight @ cues, weight.sum()
+    cue_total, total = _times(weight, cues), weight.sum()
     if also is not None:  # then by class and cue, and by class
         left_out = np.asarray(also, float) * weight[:, None]
-        cue_total, total = cue_total - left_out.T @ cues, total - left_out.sum(axis=0)
+        cue_total, total = cue_total - _times(left_out.T, cues), total - left_out.sum(axis=0)
     class_without = class_total[:, None] - class_with
     other_with = cue_total - class_with
     other_without = (total - class_total)[:, None] - other_with
@@ -186,7 +198,7 @@ def answered_gaps(
     affirmed = np.nan_to_num(said) * weight[:, None]
 
     def sums(values: Reals) -> tuple[Reals, Reals]:
-        return values.T @ cues, values.sum(axis=0)
+        return _times(values.T, cues), values.sum(axis=0)
 
     (with_own, all_own), (with_other, all_other) = sums(asked * own), sums(asked * other)
     cells = (with_own, all_own[:, None] - with_own, with_other, all_other[:, None] - with_other)

@@ -73,15 +73,84 @@ def memberships(
         also: (n_images, n_labels), truth values: of which labels beside its own an image is too. It has a row of its
             own for each of them, and to predict one of them is right.
     """
+    sums = tally(clusters, region_images, None, labels, predictions, n_clusters, n_labels, also)
+    return sums.memberships(labels, predictions, also)
+
+
+class Tally(NamedTuple):
+    """Sums over images from which gap and influence follow, so that images can be counted part by part.
+
+    `n_in`, `correct_in`: see Memberships. `wrong`, `led`: images of each label that are predicted wrong and touch the
+    cluster, and those of them whose top region lies in it. All are (n_clusters, n_labels).
+    """
+
+    n_in: Reals
+    correct_in: Reals
+    wrong: Reals
+    led: Reals
+
+    def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
+        return Tally(*(a + b for a, b in zip(self, other, strict=True)))
+
+    def performance_gap(
+        self, labels: ArrayLike, predictions: ArrayLike, also: ArrayLike | None = None
+    ) -> PerformanceGap:
+        """The gap of each cluster; arguments are those of the function `memberships`, over all images."""
+        return performance_gap(*self.memberships(labels, predictions, also))
+
+    def memberships(self, labels: ArrayLike, predictions: ArrayLike, also: ArrayLike | None = None) -> Memberships:
+        """The four counts; arguments are those of the function `memberships`, over all images."""
+        labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
+        right, n_labels = _right(labels, predictions, also), self.n_in.shape[1]
+        n_all, correct_all = (np.bincount(of, minlength=n_labels) for of in (labels, labels[right]))
+        return Memberships(self.n_in, self.correct_in, n_all - self.n_in, correct_all - self.correct_in)
+
+    def influence(self, gaps: ArrayLike) -> Reals:
+        """(n_clusters,): see the function `influence`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            counted = (np.asarray(gaps, float) < 0) & (self.wrong > 0)
+            share = np.where(counted, self.led / self.wrong, -np.inf)
+        return share.max(axis=1, initial=-np.inf)
+
+
+def tally(
+    clusters: ArrayLike,
+    region_images: ArrayLike,
+    speaks: ArrayLike | None,
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    n_clusters: int,
+    n_labels: int,
+    also: ArrayLike | None = None,
+) -> Tally:
+    """The sums of some images, all of whose regions are given.
+
+    Args:
+        clusters, region_images: (n_regions,), cluster and image index of each region.
+        speaks: (n_regions,), how much each region speaks for its image's predicted label; None: no region leads.
+        labels, predictions, also: see `memberships`.
+    """
+    clusters, region_images = np.asarray(clusters, np.int64), np.asarray(region_images, np.int64)
     labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
     cluster, image = _touching(clusters, region_images)
     right = _right(labels, predictions, also)
-    n_in, correct_in = np.zeros((n_clusters, n_labels)), np.zeros((n_clusters, n_labels))
-    np.add.at(n_in, (cluster, labels[image]), 1)
-    np.add.at(correct_in, (cluster, labels[image]), right[image])
-    n_all = np.bincount(labels, minlength=n_labels)
-    correct_all = np.bincount(labels[right], minlength=n_labels)
-    return Memberships(n_in, correct_in, n_all - n_in, correct_all - correct_in)
+    place, size = cluster * n_labels + labels[image], n_clusters * n_labels
+
+    def summed(weights: NDArray) -> Reals:
+        sums = np.asarray(np.bincount(place, weights, size), dtype=np.float64)
+        return sums.reshape(n_clusters, n_labels)
+
+    n_in, correct_in = summed(np.ones(len(place))), summed(right[image])
+    if speaks is None:
+        return Tally(n_in, correct_in, np.zeros_like(n_in), np.zeros_like(n_in))
+    # best region of each image; of equals the first, as argmax does
+    order = np.lexsort((np.arange(len(clusters)), -np.asarray(speaks, float), region_images))
+    images, first = np.unique(region_images[order], return_index=True)
+    top = np.full(len(labels), -1)
+    top[images] = clusters[order[first]]
+    several = np.bincount(region_images, minlength=len(labels)) > 1
+    wrong = ~right[image] & several[image]
+    return Tally(n_in, correct_in, summed(wrong), summed(wrong & (top[image] == cluster)))
 
 
 def _right(labels: Indices, predictions: Indices, also: ArrayLike | None) -> NDArray[np.bool_]:
@@ -91,9 +160,10 @@ def _right(labels: Indices, predictions: Indices, also: ArrayLike | None) -> NDA
 
 def _touching(clusters: ArrayLike, region_images: ArrayLike) -> tuple[Indices, Indices]:
     # each (cluster, image) pair once, however many regions of the image lie in the cluster
-    pairs = np.stack([np.asarray(clusters, np.int64), np.asarray(region_images, np.int64)], axis=1)
-    pairs = np.unique(pairs, axis=0)
-    return pairs[:, 0], pairs[:, 1]
+    cluster, image = np.asarray(clusters, np.int64), np.asarray(region_images, np.int64)
+    most = int(image.max(initial=0)) + 1
+    pairs = np.unique(cluster * most + image)
+    return pairs // most, pairs % most
 
 
 def influence(
@@ -122,27 +192,10 @@ def influence(
         (n_clusters,), in [0, 1]; -inf for a cluster that no such image touches.
     """
     clusters, region_images = np.asarray(clusters, np.int64), np.asarray(region_images, np.int64)
-    labels, predictions = np.asarray(labels, np.int64), np.asarray(predictions, np.int64)
-    gaps = np.asarray(gaps, float)
-    n_clusters, n_labels = gaps.shape
-    speaks = np.asarray(region_scores, float)[np.arange(len(clusters)), predictions[region_images]]
-    # best region of each image; of equals the first, as argmax does
-    order = np.lexsort((np.arange(len(clusters)), -speaks, region_images))
-    images, first = np.unique(region_images[order], return_index=True)
-    top = np.full(len(labels), -1)
-    top[images] = clusters[order[first]]
-    several = np.bincount(region_images, minlength=len(labels)) > 1
-
-    cluster, image = _touching(clusters, region_images)
-    with np.errstate(invalid="ignore"):
-        kept = ~_right(labels, predictions, also)[image] & several[image] & (gaps[cluster, labels[image]] < 0)
-    cluster, image = cluster[kept], image[kept]
-    wrong, led = np.zeros((n_clusters, n_labels)), np.zeros((n_clusters, n_labels))
-    np.add.at(wrong, (cluster, labels[image]), 1)
-    np.add.at(led, (cluster, labels[image]), top[image] == cluster)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(wrong > 0, led / wrong, -np.inf)
-    return share.max(axis=1, initial=-np.inf)
+    predicted = np.asarray(predictions, np.int64)[region_images]
+    speaks = np.asarray(region_scores, float)[np.arange(len(clusters)), predicted]
+    n_clusters, n_labels = np.asarray(gaps).shape
+    return tally(clusters, region_images, speaks, labels, predictions, n_clusters, n_labels, also).influence(gaps)
 
 
 def select(

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from pipeline.geometry import Boxes, as_boxes
+from pipeline.store import Parts, batches
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,13 @@ def reads_annotations(back_end: Any) -> bool:
     return bool(getattr(back_end, "reads", ()))
 
 
-def other_labels(annotations: pa.Table) -> dict[str, frozenset[str]]:
+def other_labels(annotations: Parts) -> dict[str, frozenset[str]]:
     """Image to the classes that it shows beside its label; images of one label alone aren't in it."""
-    rows = zip(annotations["image_id"].to_pylist(), annotations["other_labels"].to_pylist(), strict=True)
-    return {image_id: frozenset(labels) for image_id, labels in rows if labels}
+    found: dict[str, frozenset[str]] = {}
+    for part in batches(annotations, ["image_id", "other_labels"]):
+        some = part.filter(pa.compute.greater(pa.compute.list_value_length(part["other_labels"]), 0))
+        found |= dict(zip(some["image_id"].to_pylist(), map(frozenset, some["other_labels"].to_pylist()), strict=True))
+    return found
 
 
 def annotations_of(images: pa.Table, annotations: pa.Table) -> list[Annotation]:

@@ -75,11 +75,15 @@ def content(name: str) -> str:
 def load_transformers(where: str, kind: Any, name: str, **options: Any) -> Any:
     """`kind.from_pretrained(name, **options)`, quietly, and never from the network for a folder or offline.
 
+    Python files that come with a model are never run.
+
     Raises:
         UserError: it isn't there, is damaged, or can't be downloaded.
     """
     from transformers.utils import logging
 
+    if kind.__name__.startswith("Auto"):  # these could run Python files that lie beside the weights
+        options["trust_remote_code"] = False
     local, bars = Path(name).is_dir(), logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # the audit shows its own
     try:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.store import explained
+
 _ONE_WRITER = threading.Lock()
 
 
@@ -38,9 +40,12 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": self.run, **entry}
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-        with _ONE_WRITER:
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        with _ONE_WRITER, explained(self.path.parent):
+            handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
+                end = os.lseek(handle, 0, os.SEEK_END)
+                if end and os.pread(handle, 1, end - 1) != b"\n":
+                    data = b"\n" + data  # a crash cut the line before short: it mustn't take this one with it
                 os.write(handle, data)
             finally:
                 os.close(handle)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.errors import UserError, nearest
+from pipeline.images import read_file
 from pipeline.models.fingerprints import of_options
 from pipeline.models.protocols import Attribute, Proposals
 from pipeline.models.words import clean, guess_type
 from pipeline.records import CUE_TYPES
+from pipeline.yaml_file import MOST_BYTES, read_yaml
 
 EVERY_CLASS = "*"
 
@@ -72,13 +72,14 @@ def list_proposer(
 
 def _read(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix.lower() in (".yaml", ".yml", ".json"):
-            return yaml.safe_load(text)
-    except OSError as error:
-        raise UserError(f"The list of attributes {path} can't be read: {error.strerror or error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"The list of attributes {path} can't be read: {' '.join(str(error).split())}.") from None
+            return read_yaml(path, references=False)
+        text = read_file(path, MOST_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"The list of attributes {path} can't be read: it is not in UTF-8.") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"The list of attributes {path} can't be read: {why}.") from None
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
     return [line for line in lines if line]
 

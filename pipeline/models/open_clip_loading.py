@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = (".safetensors", ".bin", ".pth")  # what open_clip looks for in a local-dir
 MODEL_FILES = (*WEIGHTS, ".json", ".txt", ".model")  # and its configuration and tokenizer
+CONFIG = "open_clip_config.json"
 LOCAL, HUB = "local-dir:", "hf-hub:"
 TEXTS = 256  # texts in one forward
 
@@ -94,6 +95,12 @@ class ClipSource:
         if self.pretrained and not self.name.startswith((LOCAL, HUB)):
             _check_tag(self.name, self.pretrained)
         try:
+            if self.name.startswith(HUB):
+                from huggingface_hub import hf_hub_download
+
+                repository, _, revision = self.name[len(HUB) :].partition("@")
+                config = hf_hub_download(repository, CONFIG, revision=revision or None)
+                _refuse_code(json.loads(Path(config).read_text(encoding="utf-8")), self.name)
             model, preprocess = open_clip.create_model_from_pretrained(
                 self.name,
                 self.pretrained,
@@ -102,6 +109,8 @@ class ClipSource:
                 weights_only=not self.trust_pickle,
             )
             tokenizer = open_clip.get_tokenizer(self.name)
+        except UserError:
+            raise
         except Exception as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {self._hint()}") from error
@@ -243,7 +252,7 @@ def check_templates(templates: Sequence[str], where: str) -> None:
 
 
 def _check_folder(folder: Path, trust_pickle: bool) -> None:
-    config = folder / "open_clip_config.json"
+    config = folder / CONFIG
     if not folder.is_dir():
         raise UserError(f"There is no model folder {folder}. Give one that holds open_clip_config.json and weights.")
     if not config.is_file():
@@ -254,11 +263,23 @@ def _check_folder(folder: Path, trust_pickle: bool) -> None:
         raise UserError(f"{config} is not JSON ({error}). Save the model again.") from None
     if not isinstance(settings, dict) or "model_cfg" not in settings:
         raise UserError(f"{config} has no 'model_cfg', so it is no open_clip configuration. Save the model again.")
+    _refuse_code(settings, str(folder))
     weights = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS)
     if not weights:
         raise UserError(f"{folder} holds no weights (such as open_clip_model.safetensors). Save the model again.")
     if not any(file.suffix == ".safetensors" for file in weights):
         hub.refuse_pickle("open_clip", weights[0], trust_pickle)
+
+
+def _refuse_code(settings: Any, where: str) -> None:
+    """Of a model's configuration open_clip hands the tokenizer's options on as they are: one lets Python files that
+    come with the model run."""
+    text = settings["model_cfg"].get("text_cfg") if isinstance(settings.get("model_cfg"), dict) else None
+    if isinstance(text, dict) and "trust_remote_code" in (text.get("tokenizer_kwargs") or {}):
+        raise UserError(
+            f"The open_clip model {where} asks in its configuration (tokenizer_kwargs) to run Python code that comes "
+            "with it, which is refused. Remove 'trust_remote_code' there, or take another model."
+        )
 
 
 def _check_name(name: str, pretrained: str | None) -> None:

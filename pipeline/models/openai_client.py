@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline import secrets
 from pipeline.errors import BudgetReached, UserError
 from pipeline.models.ledger import Ledger
 from pipeline.models.words import clean
@@ -169,8 +170,8 @@ class ChatClient:
                 f"{section}: 'api_key_env' must be the name of an environment variable that holds the key, never the "
                 "key itself."
             )
-        if "@" in urlsplit(self.base_url or "").netloc:
-            raise UserError(f"{section}: 'base_url' holds a user or a password: a configuration is no place for it.")
+        if reason := secrets.in_url(self.base_url or ""):  # it may come from OPENAI_BASE_URL too
+            raise UserError(f"{section}: base_url: {reason}; it stands in logs. Give the key by {api_key_env}.")
         if not os.environ.get(api_key_env) and not is_loopback(self.base_url):
             raise UserError(
                 f"{section}: no key for the language model '{model}': set the environment variable "

@@ -110,7 +110,7 @@ class PredictionsFile:
         if isinstance(value, str) and value:
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise UserError(f"{where}: {name} is neither a JSON list nor a JSON mapping: {value[:60]}") from None
         if value is None or value == "":
             value = {k[len(name) + 1 :]: v for k, v in row.items() if k.startswith(f"{name}.") and v not in (None, "")}

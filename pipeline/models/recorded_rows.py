@@ -31,6 +31,10 @@ def read(path: Path, what: str) -> list[dict[str, Any]]:
     """
     try:
         rows = READERS[path.suffix.lower()](path)
+    except UnicodeDecodeError:
+        raise UserError(f"model: {path} can't be read: it is not in UTF-8. Save it as UTF-8.") from None
+    except RecursionError:
+        raise UserError(f"model: {path} can't be read: a row is nested too deeply.") from None
     except (ValueError, OSError, csv.Error) as error:  # pyarrow's errors are ValueErrors or OSErrors
         raise UserError(f"model: {path} can't be read: {' '.join(str(error).split())[:300]}") from None
     if not rows:
@@ -49,9 +53,12 @@ def _csv(path: Path) -> list[dict[str, Any]]:
 
 def _jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
         if line.strip():
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(f"line {number} is no JSON object")
             rows.append(row)

@@ -62,6 +62,12 @@ def open_network(path: Path, trust: bool, image_size: int) -> tuple[Any, int]:
     quiet()
     from ultralytics.nn import tasks
 
+    if not trust and not getattr(getattr(tasks, "_SafeLoad", None), "SUPPORTED", False):
+        raise UserError(  # older ones open the whole pickle, whatever they are told
+            f"detect: {path} is a pickle, which can run code when it is opened, and this version of ultralytics or "
+            "torch can't open it safely. Update both (pip install -U ultralytics torch), or, if you trust who made "
+            "the file, set trust_pickle: true."
+        )
     try:
         checkpoint, _ = tasks.torch_safe_load(str(path), safe_only=not trust)
         model = checkpoint.get("ema") or checkpoint["model"]

@@ -6,7 +6,7 @@ import base64
 import io
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline.images import RGB, UnreadableImage
 from pipeline.records import worst_first
+from pipeline.report import checks
 from pipeline.report.data import ReportData, Rows, Triple
 from pipeline.report.sentences import number
 
@@ -29,7 +30,7 @@ PLACES = {
 }
 """Which images of an experiment are shown, as quantiles of its effects from the top: never only the best."""
 
-LISTED = ("findings", "untested", "quarantine", "attributes", "cues", "variants")
+LISTED = ("findings", "untested", "quarantine", "attributes", "cues", "variants", "changes", "checks")
 
 Edit = dict[str, Any]
 
@@ -45,7 +46,7 @@ def assemble(
     Args:
         run: run.json.
         tables: `findings`, `images`; where they exist `edits`, `untested`, `quarantine`, `attributes`,
-            `cues`, `variants`, `answers`.
+            `cues`, `variants`, `answers`, `changes`, `checks`.
         load_image: the picture of an image id; an UnreadableImage leaves the picture out.
         redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
     """
@@ -69,6 +70,9 @@ def assemble(
                 gallery,
                 redo_edit,
             )
+    for image_id in checks.pictured(rows.get("checks", [])):
+        if gallery.bytes <= MAX_PICTURE_BYTES:
+            gallery.thumb(image_id)
     shown = set(gallery.thumbs) | {triple.image_id for triple in triples}
     return ReportData(
         run=run,
@@ -79,12 +83,19 @@ def assemble(
         attributes=rows.get("attributes", []),
         cues=rows.get("cues", []),
         variants=rows.get("variants", []),
+        changes=rows.get("changes", []),
+        checks=rows.get("checks", []),
         answers=counted(tables["answers"]) if "answers" in tables else (0, 0),
-        images={row["image_id"]: row for row in tables["images"].to_pylist() if row["image_id"] in shown},
+        images={row["image_id"]: row for row in of_ids(tables["images"], shown).to_pylist()},
         thumbs=gallery.thumbs,
         triples=triples,
         pictures_left_out=left_out,
     )
+
+
+def of_ids(images: pa.Table, ids: Collection[str]) -> pa.Table:
+    """The rows of these images."""
+    return images.filter(pa.compute.is_in(images["image_id"], value_set=pa.array(sorted(ids), pa.string())))
 
 
 def counted(answers: pa.Table) -> tuple[int, int]:

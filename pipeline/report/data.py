@@ -33,10 +33,10 @@ class Triple:
 class ReportData:
     """Everything that the report shows; every list may be empty.
 
-    `run` is run.json. `findings`, `untested`, `quarantine`, `attributes`, `cues` and `variants` hold rows of those
-    tables, `answers` how many questions were asked and how many answers say neither Yes nor No, `effects` the effect by
-    fill: finding_id, fill, direction, estimate (a share), n. `images` maps an image id to its row (path, label, width,
-    height), `thumbs` to a data URI of its picture.
+    `run` is run.json. `findings`, `untested`, `quarantine`, `attributes`, `cues`, `variants`, `changes` and `checks`
+    hold rows of those tables, `answers` how many questions were asked and how many answers say neither Yes nor No,
+    `effects` the effect by fill: finding_id, fill, direction, estimate (a share), n. `images` maps an image id to its
+    row (path, label, width, height), `thumbs` to a data URI of its picture.
     """
 
     run: dict[str, Any]
@@ -47,6 +47,8 @@ class ReportData:
     attributes: Rows = field(default_factory=list)
     cues: Rows = field(default_factory=list)
     variants: Rows = field(default_factory=list)
+    changes: Rows = field(default_factory=list)
+    checks: Rows = field(default_factory=list)
     answers: tuple[int, int] = (0, 0)
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     thumbs: dict[str, str] = field(default_factory=dict)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escape_html
 from typing import Any
 
+from pipeline.errors import plain
 from pipeline.report import sentences
 from pipeline.report.sentences import number, of_100
+
+
+def escape(text: str) -> str:
+    """Text for HTML, in which nothing hides."""
+    return escape_html(plain(text))
+
 
 COLORS = {"confirmed": "#c2410c", "associated only": "#a16207", "core": "#2563a8", "inconclusive": "#7a8288"}
 SIGNS = {"confirmed": "●", "associated only": "◐", "core": "◆", "inconclusive": "○"}

@@ -15,12 +15,25 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from pipeline.errors import plain
 from pipeline.records import VERDICTS
-from pipeline.report import answers, overview, sentences, view
+from pipeline.report import answers, changes, checks, overview, sentences, view
 from pipeline.report.data import ReportData
 from pipeline.report.plots import Scale, scale_of
 
 PICTURE_PREFIXES = ("data:image/webp;base64,", "data:image/jpeg;base64,", "data:image/png;base64,")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What changed since the audit before, in words."""
+
+    before: str
+    headline: str
+    attribution: str
+    causes: list[str]
+    images: str
+    news: list[tuple[str, str, str, str]]  # change, class and cue, sentence, finding's place on the page or empty
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,8 @@ class Page:
     answered: list[answers.ClassAnswers]
     asked: str
     own_pictures: str
+    compared: Compared | None
+    checks: checks.Checks
     ablation: str
     q: Any
     smallest: str
@@ -65,13 +80,14 @@ class Page:
 def render_report(data: ReportData) -> str:
     """The report as the text of one HTML file.
 
-    Everything that comes from data (names, captions, paths, reasons) is escaped; styles, script and pictures
-    are inside the file, and its content-security policy allows no others.
+    Everything that comes from data (names, captions, paths, reasons) is escaped, and what would hide or turn text
+    is made visible; styles, script and pictures are inside the file, and its content-security policy allows no others.
     """
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
+        finalize=lambda value: plain(value, keep="\n\t") if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -127,6 +143,8 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         answered=answers.by_class(data.variants, {row["cue_id"]: row["name"] for row in data.cues}),
         asked=answers.asked(data.answers),
         own_pictures=answers.own_pictures(data.variants),
+        compared=_compared(data, views),
+        checks=checks.checks_of(data),
         ablation=sentences.ablation(run.get("ablation") or {}),
         q=(audit.get("rank") or {}).get("q", 0.05),
         smallest=sentences.of_100(sentences.number((audit.get("rank") or {}).get("smallest_effect", 0.05))),
@@ -136,6 +154,25 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         style=Markup(style),
         script=Markup(script),
         script_hash=Markup(f"sha256-{digest}"),
+    )
+
+
+def _compared(data: ReportData, views: list[view.FindingView]) -> Compared | None:
+    summary = data.run.get("comparison")
+    if not summary:
+        return None
+    slugs = {(item.row["class"], item.row["cue_id"]): item.slug for item in views}
+    news = [
+        (row["change"], changes.subject(row), changes.sentence(row), slugs.get((row["class"], row["cue_id_after"]), ""))
+        for row in changes.news(data.changes)
+    ]
+    return Compared(
+        before=PurePosixPath(summary["before"]).name,
+        headline=changes.headline(summary["counts"]),
+        attribution=changes.attribution(summary["causes"]),
+        causes=changes.causes(summary["causes"]),
+        images=changes.images(summary["images"]),
+        news=news,
     )
 
 

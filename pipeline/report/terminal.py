@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.records import worst_first
-from pipeline.report import answers, sentences
+from pipeline.report import answers, checks, sentences
 from pipeline.report.sentences import number, of_100
 
 STYLES = {"confirmed": "bold red", "associated only": "yellow", "core": "blue", "inconclusive": "dim"}
@@ -81,6 +82,13 @@ def print_answers(console: Console, run: Row, variants: Sequence[Row], counted: 
                 console.print(Text(line, "dim"))
     if variants or costs.get("calls"):
         console.print(Text(f"Calls of services: {sentences.calls(costs)}."))
+
+
+def print_checks(console: Console, rows: Sequence[Row]) -> None:
+    """Print in a line how many checks of the data found something, and which."""
+    found = Counter(str(checks.TITLES.get(row["check"], row["check"])).lower() for row in rows if row["found"])
+    which = f" See the report for: {', '.join(found)}." if found else ""
+    console.print(Text(checks.summary(found.total(), len(rows)) + which, "yellow" if found else "dim"))
 
 
 def _tested(row: Row) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pipeline.errors import UserError
-from pipeline.sources.items import Box, Fault, Item, box_of_mask, caption_of, text_of, to_xyxy
-from pipeline.sources.urls import Files, is_url
+from pipeline.sources.items import Box, Fault, Item, box_of_mask, caption_of, parse_json, text_of, to_xyxy
+from pipeline.sources.urls import Files, has_secret, is_url, shown
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,15 @@ class Coco:
 
     def __iter__(self) -> Iterator[Item]:
         instances = _read(self.path, self.own, ("images", "annotations", "categories"))
-        names = {row["id"]: text_of(row.get("name")) for row in instances["categories"] if "id" in row}
+        names = {row["id"]: text_of(row.get("name")) for row in instances["categories"] if _is_id(row.get("id"))}
         images: dict[Any, dict[str, Any]] = {}
         for row in instances["images"]:
             path = text_of(row.get("file_name"))
-            if row.get("id") is None or not path:
-                yield Item(path or f"image {row.get('id')}", (), fault="it has no id or no file_name")
+            if not _is_id(row.get("id")) or not path:
+                yield Item(path or f"image {str(row.get('id'))[:40]}", (), fault="it has no id or no file_name")
+            elif has_secret(path):
+                why = "its file_name is a URL with a user or a query, which may be a secret: list it in a manifest"
+                yield Item(shown(path), (), fault=why)
             elif row["id"] in images:
                 yield Item(path, (), fault=f"its id {row['id']} is that of {images[row['id']]['file_name']}")
             else:
@@ -65,7 +67,10 @@ class Coco:
             labels = [max(boxes, key=lambda thing: _area(thing[1]))[0]]
         else:
             labels = list(dict.fromkeys(phrase for phrase, _ in boxes))
-        frame = (float(row["width"]), float(row["height"])) if row.get("width") and row.get("height") else None
+        sides = (row.get("width"), row.get("height"))
+        frame = None
+        if all(isinstance(side, int | float) and 0 < side < 1 << 24 for side in sides):
+            frame = (float(sides[0] or 0), float(sides[1] or 0))
         return Item(
             text_of(row["file_name"]), tuple(labels), caption=caption_of(captions), boxes=tuple(boxes), frame=frame
         )
@@ -108,7 +113,7 @@ def coco(
 
 def _read(path: str, files: Files, parts: tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
     try:
-        content = json.loads(files.read(path))
+        content = parse_json(files.read_list(path))
     except OSError as error:
         raise UserError(f"data: {path} can't be read: {error.strerror or error}.") from None
     except ValueError as error:
@@ -123,9 +128,13 @@ def _read(path: str, files: Files, parts: tuple[str, ...]) -> dict[str, list[dic
 
 def _known(row: Mapping[str, Any], key: str, known: Mapping[Any, Any]) -> Any:
     value = row.get(key)
-    if not isinstance(value, int | str) or value not in known:
+    if not _is_id(value) or value not in known:
         raise Fault(f"its {key} {str(value)[:40]} is not in the file")
     return value
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str)
 
 
 def _box(row: Mapping[str, Any]) -> Box:

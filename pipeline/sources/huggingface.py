@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import UserError, nearest
-from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles
-from pipeline.sources.urls import Files
+from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles, parse_json
+from pipeline.sources.urls import Files, shown
+from pipeline.yaml_file import parse_yaml
 
 
 @dataclass
@@ -36,7 +38,7 @@ class HuggingFace:
         """The data set's splits by name, pictures as bytes or paths."""
         import datasets
 
-        parts = load(self.name, self.subset, self.split, self.revision)
+        parts = load(self.name, self.subset, self.split, self.revision, self.allow_outside)
         there = next(iter(parts.values())).column_names
         image = find_roles(self.mapped, there, self.name)["image"]
         return {name: part.cast_column(image, datasets.Image(decode=False)) for name, part in parts.items()}
@@ -63,7 +65,7 @@ class HuggingFace:
             names = [name for chunk in chunks for name in chunk.field("path").to_pylist()]
             half = check_splits(self.splits).get(split, "") if self.splits else ""
             for number, row in enumerate(part.select_columns(said)):
-                path = f"{split}/{number}/{PurePosixPath(names[number] or '').name}".rstrip("/")
+                path = f"{split}/{number}/{PurePosixPath(shown(names[number] or '')).name}".rstrip("/")
                 item = reading.item(path, {column: named(part.features[column], row[column]) for column in said})
                 yield replace(item, split=item.split or half)
 
@@ -97,7 +99,7 @@ def huggingface(
         columns: what holds what, see `items.ROLES`: {image: img, label: fine_label, boxes: objects, ...}.
         splits: the half of each of its splits, {train: selection, test: estimation}; by default halves are drawn.
             Values of a split column too. separator, box_format, box_unit: see `items.Columns`.
-        allow_outside: pictures that a local data set names by a path outside its folder too.
+        allow_outside: pictures, and tables of them, that a local data set names by a path outside its folder too.
 
     Raises:
         UserError: no such folder, or the package `datasets` is not installed. Loading raises what can be mended too.
@@ -106,7 +108,9 @@ def huggingface(
     return HuggingFace(name, subset, split, revision, columns or {}, splits or {}, reading, allow_outside)
 
 
-def load(name: str, subset: str | None, split: str | None, revision: str | None) -> Mapping[str, Any]:
+def load(
+    name: str, subset: str | None, split: str | None, revision: str | None, allow_outside: bool = False
+) -> Mapping[str, Any]:
     """The splits of a data set by name.
 
     Raises:
@@ -120,6 +124,8 @@ def load(name: str, subset: str | None, split: str | None, revision: str | None)
     folder = Path(name)
     if folder.is_absolute() and not folder.is_dir():
         raise UserError(f"data: there is no folder {name}.")
+    if folder.is_dir() and not allow_outside:
+        check_card(folder)
     try:
         if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
             loaded = datasets.load_from_disk(name)
@@ -140,6 +146,43 @@ def load(name: str, subset: str | None, split: str | None, revision: str | None)
     if split is not None and split not in parts:
         raise UserError(f"data.split: '{name}' has no split '{split}'. {nearest(split, parts)}")
     return parts if split is None else {split: parts[split]}
+
+
+def check_card(folder: Path) -> None:
+    """A folder's card and state may name the files to read, and `datasets` would follow them anywhere.
+
+    Raises:
+        UserError: they name an address, or a place outside the folder.
+    """
+    named: list[str] = []
+    for file in (folder / "README.md", folder / ".huggingface.yaml"):
+        if file.is_file():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            front = re.match(r"\s*---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL) if file.suffix == ".md" else None
+            try:
+                card = parse_yaml(front[1] if front else "" if file.suffix == ".md" else text)
+            except ValueError as error:
+                raise UserError(f"data: {file} can't be read: {error}. Mend or remove it.") from None
+            named += _texts(card.get("configs") if isinstance(card, dict) else None)
+    for file in folder.glob("**/state.json"):
+        try:
+            named += _texts(parse_json(file.read_bytes()).get("_data_files"))
+        except (OSError, ValueError, AttributeError):
+            continue
+    for name in named:
+        if "://" in name or "::" in name or name.startswith(("/", "~")) or ".." in PurePosixPath(name).parts:
+            raise UserError(
+                f"data: the data set in {folder} takes its files from '{shown(name)}', which lies outside it. "
+                "data.allow_outside: true allows any place."
+            )
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return [text for one in value for text in _texts(one)] if isinstance(value, list) else []
 
 
 def named(feature: Any, value: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, nearest, plain
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh"]
 BoxUnit = Literal["pixel", "share"]
@@ -48,6 +48,9 @@ class Item:
         boxes: things in the image, each (phrase, (x0, y0, x1, y1)), in pixels of a picture of size `frame`; None
             stands for the picture's own size, and (1, 1) for shares.
         fault: why the image can't be used, or empty.
+
+    An item that tables, pages and terminals couldn't hold becomes one with a fault: text that is no Unicode (a name
+    in another encoding), or labels, captions and names of boxes beyond any use.
     """
 
     path: str
@@ -58,6 +61,38 @@ class Item:
     boxes: tuple[tuple[str, Box], ...] = ()
     frame: tuple[float, float] | None = None
     fault: str = ""
+
+    def __post_init__(self) -> None:
+        texts = (self.path, *self.labels, self.group, self.caption, *(phrase for phrase, _ in self.boxes), self.fault)
+        if not all(map(is_text, texts)):
+            self._refuse(self.fault or "its name, or what the data say of it, is not in UTF-8: write it anew in UTF-8")
+        for what, most, given in (
+            ("label", LONGEST_LABEL, self.labels),
+            ("caption", LONGEST_CAPTION, (self.caption,)),
+            ("name of a box", LONGEST_LABEL, (phrase for phrase, _ in self.boxes)),
+        ):
+            if any(len(text) > most for text in given):
+                self._refuse(f"its {what} is longer than {most:,} characters")
+
+    def _refuse(self, why: str) -> None:
+        for name, value in (("path", as_text(self.path)), ("fault", as_text(why)), ("caption", ""), ("group", "")):
+            object.__setattr__(self, name, value)
+        for name in ("labels", "boxes"):
+            object.__setattr__(self, name, ())
+
+
+LONGEST_LABEL, LONGEST_CAPTION = 500, 20_000
+
+
+def is_text(value: str) -> bool:
+    """Whether a string is Unicode that can be written: no half of a surrogate pair, as which Python keeps the bytes
+    of a name that isn't UTF-8."""
+    return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def as_text(value: str) -> str:
+    """The same with what can't be written as its escapes."""
+    return value if is_text(value) else plain(value)
 
 
 class Source(Protocol):
@@ -72,6 +107,11 @@ class Source(Protocol):
     def read(self, path: str) -> bytes:
         """The bytes of an item's image; raises OSError with a reason for the quarantine table."""
         ...
+
+
+def passed_over(source: Source) -> Mapping[str, int]:
+    """What lies in a data set and is no item of it, for it isn't named as an image: how many files, by the reason."""
+    return getattr(source, "passed_over", None) or {}
 
 
 class Fault(ValueError):
@@ -115,6 +155,8 @@ class Columns:
     def _labels(self, cell: Any) -> tuple[str, ...]:
         if isinstance(cell, str) and self.separator:
             cell = cell.split(self.separator)
+        if any(isinstance(value, Mapping | bytes) for value in _listed(cell)):
+            raise Fault("its label is neither text nor a number")
         values = [text_of(value) for value in _listed(cell)]
         labels = tuple(dict.fromkeys(self._label(value) for value in values if value))
         if not labels:
@@ -279,6 +321,18 @@ def _parsed(cell: Any, what: str) -> Any:
     if not cell.strip():
         return None
     try:
-        return json.loads(cell)
+        return parse_json(cell)
     except ValueError:
         raise Fault(f"its {what} are not JSON: {cell[:60]}") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says.
+
+    Raises:
+        ValueError: it is not JSON, or is nested beyond what Python reads.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

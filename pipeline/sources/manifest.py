@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import bisect
+import codecs
 import csv
 import functools
 import io
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles
-from pipeline.sources.urls import Files, is_url
+from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles, parse_json
+from pipeline.sources.urls import Files, has_secret, is_url
 
 DATA_URL = "data:"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -55,7 +55,7 @@ class Manifest:
                 yield Item(here, (), fault=row)
                 continue
             image = row.get(self._image)
-            if isinstance(image, str) and image.strip() and not image.startswith(DATA_URL):
+            if isinstance(image, str) and image.strip() and not image.startswith(DATA_URL) and not has_secret(image):
                 yield self.columns.item(image.strip(), row)
             elif image:
                 yield self.columns.item(here, row)
@@ -65,7 +65,7 @@ class Manifest:
     def _rows(self) -> Iterator[dict[str, Any] | str]:
         try:
             yield from rows_of(self.path, self.manifest_files, set(self.columns.roles.values()))
-        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        except (OSError, pa.ArrowException, ValueError) as error:
             raise UserError(f"data: {self.path} can't be read: {' '.join(str(error).split())[:200]}.") from None
 
     def read(self, path: str) -> bytes:
@@ -79,7 +79,11 @@ class Manifest:
             image = image.get("bytes") or image.get("path") or b""
         if isinstance(image, str) and image.startswith(DATA_URL):
             return _decoded(image)
-        return self.files.read(image) if isinstance(image, str) else bytes(image)
+        if isinstance(image, str):
+            return self.files.read(image.strip())
+        if not isinstance(image, bytes):
+            raise OSError(f"its image is neither a path nor bytes, but {type(image).__name__}")
+        return image
 
 
 def manifest(
@@ -118,8 +122,9 @@ def manifest(
     try:
         there = column_names(path, own)
     except OSError as error:
-        raise UserError(f"data: the manifest {path} can't be read: {error.strerror or error}.") from None
-    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+        why = " ".join(str(error.strerror or error).split()).rstrip(".")[:200]
+        raise UserError(f"data: the manifest {path} can't be read: {why}.") from None
+    except (pa.ArrowException, ValueError, csv.Error) as error:
         raise UserError(f"data: {path} is not a {suffix} file: {' '.join(str(error).split())[:200]}.") from None
     reading = Columns(
         find_roles(columns or {}, there, path),
@@ -142,13 +147,13 @@ def column_names(path: str, files: Files) -> list[str]:
     with files.open(path) as stream:
         if _suffix(path) == ".parquet":
             return pq.read_schema(stream).names
-        text = stream.read(HEAD).decode("utf-8-sig", errors="ignore")
+        text = _text(stream.read(HEAD))
     if _suffix(path) in DELIMITERS:
         return next(csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[_suffix(path)]), [])
     names: dict[str, None] = {}
     for line in text.split("\n"):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if isinstance(row, dict):
@@ -163,7 +168,7 @@ def rows_of(path: str, files: Files, wanted: set[str]) -> Iterator[dict[str, Any
             for batch in pq.ParquetFile(stream).iter_batches(batch_size=256, columns=sorted(wanted)):
                 yield from batch.to_pylist()
         return
-    text = files.read(path).decode("utf-8-sig")
+    text = _text(files.read_list(path))
     if _suffix(path) in DELIMITERS:
         yield from _csv_rows(
             csv.reader(io.StringIO(text, newline=""), delimiter=DELIMITERS[_suffix(path)], strict=True)
@@ -173,22 +178,35 @@ def rows_of(path: str, files: Files, wanted: set[str]) -> Iterator[dict[str, Any
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             yield f"its line is not JSON: {error}"
             continue
         yield row if isinstance(row, dict) else "its line is no JSON object"
 
 
-def _csv_rows(lines: Iterator[list[str]]) -> Iterator[dict[str, Any] | str]:
+def _text(data: bytes) -> str:
+    """The text of a table in UTF-8, with or without a mark in front; bytes that aren't make their row unusable.
+
+    Raises:
+        ValueError: it is in UTF-16 or no text at all.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4096]:
+        raise ValueError("it is in UTF-16, or no text at all: save it as UTF-8")
+    return data.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _csv_rows(lines: Any) -> Iterator[dict[str, Any] | str]:
     header = next(lines, [])
     while True:
+        first = lines.line_num + 1
         try:
             cells = next(lines)
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"its line is not CSV: {error}"
+            upto = "" if lines.line_num <= first else f" to {lines.line_num}: is a quotation mark left open?"
+            yield f"it is not CSV: {error} (line {first}{upto})"
             continue
         if cells and len(cells) != len(header):
             yield f"it has {len(cells)} fields, and the header has {len(header)}"

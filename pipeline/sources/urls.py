@@ -1,8 +1,9 @@
 """Files by path or URL, through fsspec: which addresses a data set may name, and reading them.
 
 What a configuration names is the user's own wish; what a manifest names may be anybody's. So an address out of the
-data is held against the rules here: allowed schemes only, nothing outside the data set's own folder, and no host in a
-private network, however it is written, resolved or redirected to.
+data is held against the rules here: allowed schemes only, nothing outside the data set's own folder or bucket, and no
+host in a private network, however it is written, resolved or redirected to. A user, a password and a query (it may be
+a signature) are used to read a URL and never shown.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import ipaddress
 import os
 import posixpath
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,17 +22,31 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
+from pipeline import secrets
 from pipeline.errors import UserError
+from pipeline.images import MAX_BYTES, read_file
 
 SCHEMES = ("file", "memory", "s3", "gs", "https")
 """Allowed; `http` too with the option `allow_http`."""
-MAX_BYTES = 1 << 28
-"""More than this is not read from a web server: no picture is as large."""
+OPEN = ("http", "https")
+"""Read without the user's credentials, so that any host's files may be named."""
 SECRETS = frozenset({"key", "secret", "token", "password", "username", "sas_token", "account_key"})
+INSIDE = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24")))
+"""Addresses that Python takes for public ones, and at which clouds answer their own machines alone."""
+WITH_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+"""Networks of IPv6 whose addresses end in one of IPv4 that a gateway may lead to (RFC 6052, RFC 4291)."""
 
 
 class Refused(OSError):
     """An address that the rules forbid; the message is the reason, for the quarantine table."""
+
+
+URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/?#]*@)?([^\s?#<>\"]*)(\?[^\s<>\"]*)?", re.IGNORECASE)
+
+
+def shown(text: str) -> str:
+    """A text for people, without the user, the password and the query of the URLs in it."""
+    return URL.sub(lambda m: f"{m[1]}{'***@' if m[2] else ''}{m[3]}{'?***' if m[4] else ''}", text)
 
 
 def is_url(address: str) -> bool:
@@ -44,7 +60,7 @@ def local_path(address: str) -> str:
     if parts.scheme.lower() != "file":
         return address
     if parts.netloc not in ("", "localhost"):
-        raise Refused(f"{address} names a file of another machine")
+        raise Refused(f"{shown(address)} names a file of another machine")
     return unquote(parts.path)
 
 
@@ -67,7 +83,8 @@ class Files:
     allow_outside: bool = False
 
     def __post_init__(self) -> None:
-        for name in SECRETS & set(self.storage):
+        named = [name for name in self.storage if name in SECRETS]
+        for name in [*named, *(place for place, _ in secrets.found_in(self.storage))]:
             raise UserError(
                 f"data.storage: '{name}' would be written into the audit. Give credentials by the environment "
                 "(AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS) or a profile."
@@ -86,8 +103,15 @@ class Files:
         if not name.strip() or "\0" in name:
             raise Refused("no path is given")
         self._check_scheme(name)
-        name = local_path(name)
+        try:
+            name = local_path(name)
+            if name.lower().startswith(("http://", "https://")) and re.search(r'[\s"<>]', name + urlsplit(name).netloc):
+                raise ValueError
+        except ValueError:
+            raise Refused("its address can't be read: is a character in it not percent-encoded?") from None
         if is_url(name):
+            if not (name.partition("://")[0].lower() in OPEN or self.allow_outside or self._holds(name)):
+                raise self._outside(name)  # anything that the user's credentials open could be named
             return name
         if is_url(self.root) and not name.startswith("/"):
             inner = posixpath.normpath(name) if ".." in name.split("/") else name  # in a bucket a//b is a name
@@ -111,20 +135,33 @@ class Files:
         """
         address = self.address(name)
         if not is_url(address):
+            if start is None and stop is None:
+                return read_file(address)
             with open(address, "rb") as stream:
                 stream.seek(start or 0)
-                return stream.read(-1 if stop is None else stop - (start or 0))
+                return stream.read(MAX_BYTES if stop is None else stop - (start or 0))
         with _as_os_errors(address):
             files, path = self.filesystem(address)
-            if start is not None or stop is not None or not address.lower().startswith("http"):
+            if start is not None or stop is not None:
                 return files.cat_file(path, start=start, end=stop)
+            if not address.lower().startswith("http"):
+                if (files.info(path).get("size") or 0) > MAX_BYTES:
+                    raise Refused(f"{shown(address)} holds more than {MAX_BYTES >> 20} MiB")
+                return files.cat_file(path)
             with files.open(path, "rb", block_size=0, size=1) as stream:  # as a stream, whatever its size
                 data = bytearray()
                 while chunk := stream.read(1 << 20):
                     data += chunk
                     if len(data) > MAX_BYTES:
-                        raise Refused(f"{address} holds more than {MAX_BYTES >> 20} MiB")
+                        raise Refused(f"{shown(address)} holds more than {MAX_BYTES >> 20} MiB")
                 return bytes(data)
+
+    def read_list(self, name: str) -> bytes:
+        """All of a list of images, which the user named: of a local file everything, else as `read`."""
+        if is_url(name):
+            return self.read(name)
+        with self.open(name) as stream:
+            return stream.read()
 
     def open(self, name: str) -> BinaryIO:
         """The file that `name` stands for, seekable; errors as those of `read`."""
@@ -168,13 +205,18 @@ class Files:
             return
         scheme = address.partition("://")[0].lower()
         if scheme == "http" and not self.allow_http:
-            raise Refused(f"http is not encrypted, and off: {address}. data.allow_http: true allows it")
+            raise Refused(f"http is not encrypted, and off: {shown(address)}. data.allow_http: true allows it")
         if scheme not in (*SCHEMES, "http"):
-            raise Refused(f"the scheme '{scheme[:20]}' is not allowed: {address}. Allowed: {', '.join(SCHEMES)}")
+            raise Refused(f"the scheme '{scheme[:20]}' is not allowed: {shown(address)}. Allowed: {', '.join(SCHEMES)}")
+
+    def _holds(self, url: str) -> bool:
+        """Whether a URL lies below the root."""
+        root, inner = (posixpath.normpath(unquote(place)) for place in (self.root, url))
+        return is_url(self.root) and inner.startswith(root + "/")
 
     def _outside(self, name: str) -> Refused:
         return Refused(
-            f"{name} lies outside {self.root}. data.root says where the images are; "
+            f"{shown(name)} lies outside {self.root}. data.root says where the images are; "
             "data.allow_outside: true allows any place"
         )
 
@@ -187,11 +229,16 @@ def _as_os_errors(address: str) -> Iterator[None]:
     except (Refused, UserError):
         raise
     except ImportError as error:
-        raise UserError(f"data: {address} needs a package: pip install 'cuescope[remote]' ({error}).") from None
+        raise UserError(f"data: {shown(address)} needs a package: pip install 'cuescope[remote]' ({error}).") from None
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no {address}") from None
+        raise FileNotFoundError(f"there is no {shown(address)}") from None
     except Exception as error:  # every file system has errors of its own
-        raise OSError(f"{address}: {str(error) or type(error).__name__}") from None
+        raise OSError(f"{shown(address)}: {shown(str(error)) or type(error).__name__}") from None
+
+
+def has_secret(address: str) -> bool:
+    """Whether a URL has a user, a password or a query: it must not stand in an audit's tables."""
+    return bool(secrets.in_url(address))
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -202,8 +249,15 @@ def _version(info: dict[str, Any]) -> str:
 def is_private(host: str) -> bool:
     """Whether an address (in digits) is one of a private network, of this machine, or of no host at all."""
     address = ipaddress.ip_address(host.partition("%")[0])
-    address = getattr(address, "ipv4_mapped", None) or address
-    return not address.is_global or address.is_multicast
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is None and any(address in network for network in WITH_IPV4):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if address.is_site_local or (inner is not None and is_private(str(inner))):
+            return True
+        if address.ipv4_mapped:
+            return False
+    return not address.is_global or address.is_multicast or any(address in network for network in INSIDE)
 
 
 @functools.cache
@@ -221,8 +275,8 @@ def web_client(allow_http: bool, allow_private: bool) -> Callable[..., Any]:
 
     async def redirected(session: Any, context: Any, params: Any) -> None:
         target = params.response.headers.get("Location", "")
-        if target.lower().startswith("http:") and not allow_http:
-            raise Refused(f"{params.url} leads to {target}: http is off. data.allow_http: true allows it")
+        if target.strip().lower().startswith("http:") and not allow_http:
+            raise Refused(f"{shown(f'{params.url} leads to {target}')}: http is off. data.allow_http: true allows it")
 
     async def client(loop: Any = None, **options: Any) -> Any:
         import aiohttp

@@ -7,7 +7,6 @@ which the sequential readers of the package webdataset don't do.
 from __future__ import annotations
 
 import glob
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,11 +14,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.images import SUFFIXES
-from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles
+from pipeline.images import MAX_BYTES, SUFFIXES
+from pipeline.sources.items import BoxFormat, BoxUnit, Columns, Item, check_splits, find_roles, parse_json
 from pipeline.sources.urls import Files, expand, is_url
 
-IMAGE = "__image__"
+IMAGE, FAULTS = "__image__", "__faults__"
 MAX_TEXT = 1 << 22
 """A member of text is no longer than this."""
 
@@ -41,15 +40,24 @@ class WebDataset:
     def __iter__(self) -> Iterator[Item]:
         for shard in self.shards:
             name = PurePosixPath(shard).name
+            seen: set[str] = set()
             try:
                 for stem, row in samples(self.files, shard):
                     image = row.get(IMAGE)
-                    if image is None:
+                    faults = row.get(FAULTS, {})
+                    if image is None and not faults:
                         yield Item(f"{name}/{stem}", (), fault="its sample holds no image")
+                    elif image is None:
+                        pass
+                    elif image in seen:
+                        yield Item(f"{name}/{image}", (), fault="an earlier member of the shard has its name")
                     else:
+                        seen.add(image)
                         yield self.columns.item(f"{name}/{image}", row)
-            except (OSError, tarfile.TarError) as error:
-                yield Item(name, (), fault=f"the shard can't be read to its end: {error}")
+                    for other, fault in faults.items():
+                        yield Item(f"{name}/{other}", (), fault=fault)
+            except Exception as error:  # tarfile raises many types on damaged headers
+                yield Item(name, (), fault=f"the shard can't be read to its end: {_why(error)}")
 
     def read(self, path: str) -> bytes:
         """The bytes of a shard's member: `shard.tar/member`."""
@@ -58,11 +66,16 @@ class WebDataset:
         if shard is None:
             raise FileNotFoundError(f"there is no shard {name}.tar")
         if shard not in self._places:
-            self._places[shard] = {info.name: (info.offset_data, info.size) for info in members(self.files, shard)}
+            places: dict[str, tuple[int, int]] = {}
+            for info in members(self.files, shard):
+                places.setdefault(info.name, (info.offset_data, info.size))
+            self._places[shard] = places
         if member not in self._places[shard]:
             raise FileNotFoundError(f"{name}.tar holds no {member}")
         start, size = self._places[shard][member]
-        return self.files.read(shard, start, start + size) if size else b""
+        if size > MAX_BYTES:
+            raise OSError(f"{member} holds more than {MAX_BYTES >> 20} MiB")
+        return self.files.read(shard, start, start + size) if size > 0 else b""
 
 
 def webdataset(
@@ -105,10 +118,10 @@ def webdataset(
         raise UserError(f"data: two shards of {path} have one name.")
     try:
         _, first = next(samples(files, shards[0]), ("", {}))
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"data: the shard {shards[0]} can't be read: {error}.") from None
+    except Exception as error:  # tarfile raises many types on damaged headers
+        raise UserError(f"data: the shard {shards[0]} can't be read: {_why(error)}.") from None
     reading = Columns(
-        find_roles(columns or {}, set(first) - {IMAGE}, f"the first sample of {shards[0]}", ("label",)),
+        find_roles(columns or {}, set(first) - {IMAGE, FAULTS}, f"the first sample of {shards[0]}", ("label",)),
         tuple(class_names or ()),
         separator,
         box_format,
@@ -133,9 +146,12 @@ def find_shards(path: str, files: Files) -> list[str]:
 
 
 def members(files: Files, shard: str) -> Iterator[tarfile.TarInfo]:
-    """The plain files of a shard, in order; links and devices are none."""
+    """The plain files of a shard, in order; links, devices and sparse files (a picture is none) are not among them."""
     with files.open(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-        yield from (info for info in archive if info.isfile() and not PurePosixPath(info.name).name.startswith("."))
+        for info in archive:
+            archive.members = []  # tarfile keeps every header otherwise
+            if info.isfile() and not info.issparse() and not PurePosixPath(info.name).name.startswith("."):
+                yield info
 
 
 def samples(files: Files, shard: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,9 +160,11 @@ def samples(files: Files, shard: str) -> Iterator[tuple[str, dict[str, Any]]]:
     row: dict[str, Any] = {}
     with files.open(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for info in archive:
+            archive.members = []
             name = PurePosixPath(info.name)
-            if not info.isfile() or name.name.startswith("."):
+            if info.isdir() or name.name.startswith("."):
                 continue
+            is_plain = info.isfile() and not info.issparse()
             short, _, suffix = name.name.partition(".")
             suffix = suffix.lower()
             here = (name.parent / short).as_posix()
@@ -155,8 +173,11 @@ def samples(files: Files, shard: str) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield stem, row
                 stem, row = here, {}
             if f".{suffix}" in SUFFIXES:
-                row.setdefault(IMAGE, info.name)
-            elif suffix in ("json", "cls", "txt", "caption", "label") and info.size <= MAX_TEXT:
+                if not is_plain:
+                    row.setdefault(FAULTS, {})[info.name] = "a link, a device or a sparse file, which is not read"
+                elif row.setdefault(IMAGE, info.name) != info.name:
+                    row.setdefault(FAULTS, {})[info.name] = f"a further image of the sample {stem}"
+            elif is_plain and suffix in ("json", "cls", "txt", "caption", "label") and info.size <= MAX_TEXT:
                 held = archive.extractfile(info)
                 text = held.read().decode("utf-8", errors="replace").strip() if held else ""
                 row.update(_parsed(text) if suffix == "json" else {suffix: text})
@@ -164,9 +185,13 @@ def samples(files: Files, shard: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield stem, row
 
 
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError:
         return {}  # the sample then lacks its label, and is quarantined for that
     return content if isinstance(content, dict) else {}

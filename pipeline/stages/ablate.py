@@ -30,18 +30,21 @@ from pipeline.context import Context
 from pipeline.errors import BudgetReached
 from pipeline.evidence import race
 from pipeline.evidence.answers import margin, says_yes_or_no, scores_of, surest
+from pipeline.evidence.boxes import of_images
 from pipeline.evidence.dose import Scale, natural_scale
 from pipeline.evidence.edits import apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
-from pipeline.evidence.presence import phi
+from pipeline.evidence.presence import Presence, phi
 from pipeline.images import RGB
 from pipeline.models.protocols import Classifier, Floats, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.models.questions import log_odds
 from pipeline.properties import CONTRARY
 from pipeline.records import SCHEMAS, matrix, table
-from pipeline.store import Shelf, key_of
+from pipeline.store import Parts, Shelf, in_order, key_of, length
 
-VERSION = 2
+VERSION = 3
+SCALE_IMAGES = 20_000
+"""Of no more images than this the natural dose of a cue is measured."""
 DOSE_IMAGES = 20
 """Pictures of an experiment on which the dose is measured."""
 CHUNK = 512
@@ -56,15 +59,15 @@ Asked = tuple[str, Edit]
 
 def ablate(
     images: pa.Table,
-    predictions: pa.Table,
-    detections: pa.Table,
-    regions: pa.Table,
-    assignments: pa.Table,
+    predictions: Parts,
+    detections: Parts,
+    regions: Parts,
+    assignments: Parts,
     cues: pa.Table,
-    presence: pa.Table,
+    presence: Parts,
     measures: pa.Table,
-    embeddings: pa.Table,
-    annotations: pa.Table,
+    embeddings: Parts,
+    annotations: Parts,
     *,
     audit: Audit,
     classes: Sequence[str],
@@ -89,7 +92,9 @@ def ablate(
     )  # fmt: skip
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
     bench = Bench(pictures, model, classes, shelf, count, progress)
-    rows = Rows(images, classes, _answers(predictions), bench.after, says_yes_or_no(model))
+    edited = {edit.image_id for experiment in experiments for pair in experiment.pairs for edit in pair.edits}
+    before = pa.concat_tables([*of_images(predictions, ("image_id", "scores", "logits"), edited)])
+    rows = Rows(images, classes, _answers(before), bench.after, says_yes_or_no(model))
     used: list[list[Pair]]
     if audit.ablate.mode == "exhaustive":
         used, stopped = show_all(experiments, bench)
@@ -116,7 +121,7 @@ def ablate(
             }
         )
     doses = measure_doses(
-        experiments, used, images, cues, presence, embeddings, encoder, pictures, audit.no_split, cache, count
+        experiments, used, images, cues, presence, embeddings, encoder, pictures, audit, cache, count, skip
     )
     made = [
         row | {"dose": doses.get((experiment.cue_id, row["edit_id"]), float("nan"))}
@@ -148,26 +153,37 @@ def measure_doses(
     used: list[list[Pair]],
     images: pa.Table,
     cues: pa.Table,
-    presence: pa.Table,
-    embeddings: pa.Table,
+    presence: Parts,
+    embeddings: Parts,
     encoder: RegionEncoder | None,
     pictures: Pictures,
-    no_split: bool,
+    audit: Audit,
     cache: Path,
     count: Callable[[str, int], None],
+    skip: Callable[[str, str], None],
 ) -> dict[tuple[str, str], float]:
     """(cue, edit) to the edit's dose, for DOSE_IMAGES pictures of each experiment, one fill each; empty if no encoder.
 
     A removal's dose is what it took out: positive doses are effects as meant.
     """
-    if encoder is None or not len(embeddings):
+    if encoder is None or not length(embeddings):
         return {}
-    ids = images["image_id"].to_pylist()
-    labels = np.array(images["label"].to_pylist())
-    selection = np.array(images["split"].to_pylist()) == "selection" if not no_split else np.ones(len(ids), bool)
-    by_id = dict(zip(embeddings["image_id"].to_pylist(), matrix(embeddings["embedding"]), strict=True))
-    natural = np.stack([by_id[image_id] for image_id in ids])
-    present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(len(ids), -1)
+    ids: list[str] = images["image_id"].to_pylist()
+    rows = np.arange(len(ids))
+    if len(ids) > SCALE_IMAGES:
+        rows = np.sort(in_order(range(len(ids)), ids, audit.seed, "dose")[:SCALE_IMAGES])
+        skip(
+            f"{len(ids) - SCALE_IMAGES} images when the natural doses of cues are measured",
+            f"they are measured on a sample of {SCALE_IMAGES} images",
+        )
+    labels = np.array(images["label"].to_pylist())[rows]
+    selection = np.array(images["split"].to_pylist())[rows] == "selection" if not audit.no_split else rows >= 0
+    edited = {pair.edits[0].image_id for pairs in used for pair in pairs}
+    some = {ids[n] for n in rows.tolist()} | edited
+    known_vectors = pa.concat_tables([*of_images(embeddings, ("image_id", "embedding"), some)])
+    by_id = dict(zip(known_vectors["image_id"].to_pylist(), matrix(known_vectors["embedding"]), strict=True))
+    natural = np.stack([by_id[ids[n]] for n in rows.tolist()])
+    present = Presence.of(presence, cues["cue_id"].to_pylist()).present[rows]
     column = {cue_id: number for number, cue_id in enumerate(cues["cue_id"].to_pylist())}
     scales: dict[str, Scale | None] = {}
     asked: list[tuple[str, str, Edit]] = []
@@ -278,12 +294,22 @@ def unmoved(
 
 
 def _turns(experiment: Experiment, seed: int) -> tuple[list[Pair], int]:
-    """One pair a picture, the fills taking turns, in whole turns; and how many pictures a turn has."""
+    """One pair a picture, the fills taking turns, in whole turns; and how many pictures a turn has.
+
+    Which fill is a picture's own is a hash of its id, so that a new picture leaves the others theirs; only the last
+    pictures, of which one fill has too many, take what is left.
+    """
     pictures = experiment.by_image
     block = max(len(pairs) for pairs in pictures)
-    start = int(key_of(seed, experiment.label, experiment.cue_id, experiment.direction)[:12], 16)
-    turned = [pairs[(start + number) % len(pairs)] for number, pairs in enumerate(pictures)]
-    return turned[: len(turned) // block * block], block
+    names = (seed, experiment.label, experiment.cue_id, experiment.direction)
+    queues: list[list[int]] = [[] for _ in range(block)]
+    for number, pairs in enumerate(pictures):
+        queues[int(key_of(*names, pairs[0].edits[0].image_id)[:12], 16) % block].append(number)
+    whole = min(len(queue) for queue in queues)
+    turned = [pictures[queue[turn]][fill] for turn in range(whole) for fill, queue in enumerate(queues)]
+    rest = sorted(number for queue in queues for number in queue[whole:])
+    turned += [pictures[number][place % block] for place, number in enumerate(rest[: len(rest) // block * block])]
+    return turned, block
 
 
 def _weights(measures: pa.Table) -> dict[tuple[str, str, str], float]:
@@ -310,10 +336,10 @@ def _record(lane: race.Lane, rows: list[dict[str, Any]]) -> None:
         lane.safety.append(sign * placebo["margin_after"])
 
 
-def one_cue(cues: pa.Table, presence: pa.Table) -> Callable[[str, str], bool]:
+def one_cue(cues: pa.Table, presence: Parts) -> Callable[[str, str], bool]:
     """Whether two cues (by id) are in the same images, and so one cue by two names."""
     at = {cue_id: number for number, cue_id in enumerate(cues["cue_id"].to_pylist())}
-    correlation = phi(np.array(presence["present"].to_pylist(), dtype=bool).reshape(-1, len(at)))
+    correlation = phi(Presence.of(presence, [*at]).present)
     return lambda a, b: bool(correlation[at[a], at[b]] >= race.SAME_CUE)
 
 

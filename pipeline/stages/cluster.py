@@ -5,14 +5,18 @@ with cosine distance: the silhouette of Rousseeuw (1987) with distances to centr
 members, linear in the number of regions. RaVL sweeps 2|Y| to 5|Y| (arXiv 2411.04097, section 3.1); the default here
 is 10|Y| to 30|Y|, because a cue that is in one region of thirty in a tenth of the images is lost among few clusters,
 while a cluster too many costs nothing: what is tested is chosen by evidence, and estimated on the other half.
+
+Regions are read part by part. Of more than `cluster.sample` regions k-means sees those of some images, chosen by the
+seed and their ids, and run.json says so; names come from the captions of these images. Every region is then assigned.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,92 +25,195 @@ from numpy.typing import NDArray
 from pipeline.config import Audit
 from pipeline.evidence.texts import text_embeddings
 from pipeline.models.protocols import Floats, RegionEncoder
-from pipeline.records import matrix, table
+from pipeline.records import matrix, places, table
+from pipeline.store import Parts, batches, in_order, length
 
-VERSION = 1
+VERSION = 2
 ITERATIONS = 25
 MEMBER_QUANTILE = 0.1
 """A region belongs to a cluster's cue if it is as near the centroid as all but this share of the members."""
 MOST_WORDS = 200
 LEAST_MEMBERS = 10
 """No more clusters than give each this many regions on average."""
+BLOCK = 1 << 14
+"""Regions whose similarities to all centroids are held at a time."""
 
 
 def cluster(
     images: pa.Table,
     captions: pa.Table,
     attributes: pa.Table,
-    regions: pa.Table,
+    regions: Parts,
     *,
     audit: Audit,
     classes: Sequence[str],
     encoder: RegionEncoder | None,
     cache: Path,
     count: Callable[[str, int], None],
+    skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
-) -> dict[str, pa.Table]:
+) -> dict[str, Any]:
     """`clusters` (medoid, words, centroid) and `assignments` (each region's cluster, with its cosine similarity)."""
     empty = {"clusters": table("clusters", []), "assignments": table("assignments", [])}
-    if encoder is None or not audit.cluster.enabled or not len(regions):
+    if encoder is None or not audit.cluster.enabled or not length(regions):
         return empty
-    vectors = matrix(regions["embedding"])
-    image_ids = np.array(regions["image_id"].to_pylist(), dtype=object)
-    chosen = set(images["image_id"].to_pylist())
-    if not audit.no_split:
-        splits = images["split"].to_pylist()
-        chosen = {i for i, split in zip(images["image_id"].to_pylist(), splits, strict=True) if split == "selection"}
-    selection = np.flatnonzero([i in chosen for i in image_ids])
-    rng = np.random.default_rng([audit.seed, 11])
-    if len(selection) > audit.cluster.sample:
-        selection = np.sort(rng.choice(selection, audit.cluster.sample, replace=False))
-    centred = centre(vectors, selection)
-    ks = sweep(audit, len(classes), len(selection))
+    ids: list[str] = images["image_id"].to_pylist()
+    chosen = np.array(images["split"].to_pylist()) == "selection" if not audit.no_split else np.ones(len(ids), bool)
+    trained = to_train_on(ids, chosen, regions, audit, skip)
+    vectors = vectors_of(regions, ids, trained)
+    ks = sweep(audit, len(classes), len(vectors))
     if not ks:
         return empty
+    mean = vectors.mean(axis=0)
+    centred = centre(vectors, mean)
+    del vectors
     fits = []
     for done, k in enumerate(ks):
-        centroids = spherical_kmeans(centred[selection], k, audit.seed)
-        fits.append((simplified_silhouette(centred[selection], centroids), centroids))
+        centroids = spherical_kmeans(centred, k, audit.seed)
+        fits.append((simplified_silhouette(centred, centroids), centroids))
         progress(done + 1, len(ks))
     centroids = max(fits, key=lambda fit: fit[0])[1]
-    similarity = centred @ centroids.T
-    assigned = similarity.argmax(axis=1)
-    near = similarity[np.arange(len(assigned)), assigned]
-    words = Words(images, captions, attributes, audit, chosen, classes, encoder, cache, count)
-    rows = []
-    for number in range(len(centroids)):
-        members = selection[assigned[selection] == number]
-        if not len(members):
-            continue
-        medoid = members[near[members].argmax()]
-        name, score = words.best(vectors[members].mean(axis=0), set(image_ids[members]))
-        rows.append(
-            {
-                "cluster": number,
-                "size": int((assigned == number).sum()),
-                "images": len(set(image_ids[assigned == number])),
-                "medoid": regions["region_id"][int(medoid)].as_py(),
-                "name": name,
-                "name_score": score,
-                "threshold": float(np.quantile(near[members], MEMBER_QUANTILE)),
-                "centroid": centroids[number],
-            }
-        )
-    assignments = pa.table(
-        {
-            "region_id": regions["region_id"],
-            "image_id": regions["image_id"],
-            "cluster": assigned.astype(np.int64),
-            "similarity": near.astype(np.float64),
-        }
+    del centred, fits
+    seen = Clusters(len(centroids), len(mean))
+    assigned = seen.assign(regions, ids, trained, mean, centroids)
+    words = Words(
+        captions, {ids[n] for n in np.flatnonzero(trained)}, attributes, audit, classes, encoder, cache, count
     )
-    return {"clusters": table("clusters", rows), "assignments": assignments}
+    rows = [
+        {
+            "cluster": number,
+            "size": int(seen.size[number]),
+            "images": int(seen.images[number]),
+            "medoid": seen.medoid[number],
+            "name": name,
+            "name_score": score,
+            "threshold": float(np.quantile(near, MEMBER_QUANTILE)),
+            "centroid": centroids[number],
+        }
+        for number, (near, total, inside) in enumerate(seen.members(ids))
+        if len(near)
+        for name, score in [words.best(total / np.float32(len(near)), inside)]
+    ]
+    return {"clusters": table("clusters", rows), "assignments": assignments(regions, *assigned)}
 
 
-def centre(vectors: Floats, selection: NDArray[np.int64]) -> Floats:
+def to_train_on(
+    ids: list[str], chosen: NDArray[np.bool_], regions: Parts, audit: Audit, skip: Callable[[str, str], None]
+) -> NDArray[np.bool_]:
+    """(images,): those of `chosen` whose regions k-means sees; of too many a sample by the seed and their ids.
+
+    A sample of whole images, so that a data set that grows keeps most of it, and the words of its captions suffice.
+    """
+    at = {image_id: number for number, image_id in enumerate(ids)}
+    number = np.zeros(len(ids), dtype=np.int64)
+    for part in batches(regions, ["image_id"]):
+        number += np.bincount(places(part["image_id"], at), minlength=len(ids))
+    total = int(number[chosen].sum())
+    if total <= audit.cluster.sample:
+        return chosen
+    order = in_order(np.flatnonzero(chosen).tolist(), ids, audit.seed, "cluster")
+    kept = order[: int(np.searchsorted(number[order].cumsum(), audit.cluster.sample, side="right"))]
+    trained = np.zeros(len(ids), dtype=bool)
+    trained[kept] = True
+    skip(
+        f"{total - int(number[trained].sum())} of {total} regions when clusters are sought",
+        f"k-means sees the regions of {len(kept)} images, at most {audit.cluster.sample} (cluster.sample); "
+        "every region is then assigned to its cluster",
+    )
+    return trained
+
+
+def vectors_of(regions: Parts, ids: list[str], wanted: NDArray[np.bool_]) -> Floats:
+    """(n, d): the vectors of these images' regions, in order."""
+    at = {image_id: number for number, image_id in enumerate(ids)}
+    found = []
+    for part in batches(regions, ["image_id", "embedding"]):
+        mine = wanted[places(part["image_id"], at)]
+        if mine.any():
+            found.append(matrix(part["embedding"])[mine])
+    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+
+
+def centre(vectors: Floats, mean: Floats) -> Floats:
     """Vectors less the selection half's mean, to unit length: CLIP vectors share a large common direction."""
-    centred = vectors - vectors[selection].mean(axis=0)
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    centred = vectors - mean
+    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
+    return centred
+
+
+class Clusters:
+    """What is known of each cluster when every region was assigned: counts of all, vectors of those trained on."""
+
+    def __init__(self, k: int, d: int) -> None:
+        self.size, self.images = np.zeros(k, np.int64), np.zeros(k, np.int64)
+        self.medoid = [""] * k
+        self._best = np.full(k, -np.inf, np.float32)
+        self._total = np.zeros((k, d), np.float32)
+        self._trained: list[tuple[NDArray[np.int64], ...]] = []  # of each part: cluster, image
+        self._near: list[Floats] = []
+
+    def assign(
+        self, regions: Parts, ids: list[str], trained: NDArray[np.bool_], mean: Floats, centroids: Floats
+    ) -> tuple[NDArray[np.int32], Floats]:
+        """Each region's cluster and its cosine similarity to the centroid."""
+        at = {image_id: number for number, image_id in enumerate(ids)}
+        k, done = len(centroids), 0
+        assigned, similar = np.empty(length(regions), np.int32), np.empty(length(regions), np.float32)
+        for part in batches(regions, ["region_id", "image_id", "embedding"]):
+            for first in range(0, len(part), BLOCK):
+                block = part.slice(first, BLOCK)
+                vectors, image = matrix(block["embedding"]), places(block["image_id"], at)
+                similarity = centre(vectors, mean) @ centroids.T
+                own = similarity.argmax(axis=1)
+                near = similarity[np.arange(len(own)), own]
+                place = slice(done, done + len(own))
+                assigned[place], similar[place], done = own, near, done + len(own)
+                self.size += np.bincount(own, minlength=k)
+                self._learn(block, vectors, own, near, image, trained[image])
+            first_row, images = done - len(part), places(part["image_id"], at)
+            pairs = np.unique(images * k + assigned[first_row:done])  # no image is in two parts
+            self.images += np.bincount(pairs % k, minlength=k)
+        return assigned, similar
+
+    def _learn(
+        self,
+        block: pa.Table,
+        vectors: Floats,
+        own: NDArray[np.int64],
+        near: Floats,
+        image: NDArray[np.int64],
+        mine: NDArray[np.bool_],
+    ) -> None:
+        rows = np.flatnonzero(mine)
+        # one after the other, as numpy's mean over rows adds: the same sums, to the bit
+        np.add.at(self._total, own[rows], vectors[rows])
+        self._trained.append((own[rows], image[rows]))
+        self._near.append(near[rows])
+        order = rows[np.lexsort((rows, -near[rows], own[rows]))]
+        found, first = np.unique(own[order], return_index=True)
+        for cluster, row in zip(found.tolist(), order[first].tolist(), strict=True):
+            if near[row] > self._best[cluster]:
+                self._best[cluster] = near[row]
+                self.medoid[cluster] = block["region_id"][row].as_py()
+
+    def members(self, ids: list[str]) -> Iterator[tuple[Floats, Floats, set[str]]]:
+        """Of each cluster's members trained on: their similarities, the sum of their vectors, their images."""
+        own, image = (np.concatenate(column) for column in zip(*self._trained, strict=True))
+        near = np.concatenate(self._near)
+        order = np.argsort(own, kind="stable")
+        ends = np.cumsum(np.bincount(own, minlength=len(self.size)))
+        for number, mine in enumerate(np.split(order, ends[:-1])):
+            yield near[mine], self._total[number], {ids[n] for n in np.unique(image[mine]).tolist()}
+
+
+def assignments(regions: Parts, assigned: NDArray[np.int32], similar: Floats) -> Iterator[pa.Table]:
+    """The table `assignments`, part by part."""
+    done = 0
+    for part in batches(regions, ["region_id", "image_id"]):
+        place = slice(done, done := done + len(part))
+        yield part.append_column("cluster", pa.array(assigned[place].astype(np.int64))).append_column(
+            "similarity", pa.array(similar[place].astype(np.float64))
+        )
 
 
 def sweep(audit: Audit, classes: int, regions: int) -> list[int]:
@@ -137,7 +244,7 @@ def spherical_kmeans(vectors: Floats, k: int, seed: int) -> Floats:
         min_points_per_centroid=1,
         max_points_per_centroid=max(len(vectors), 1),
     )
-    fit.train(np.ascontiguousarray(vectors))
+    fit.train(np.ascontiguousarray(vectors))  # without max_points_per_centroid FAISS would see 256 points a centroid
     return np.asarray(fit.centroids, dtype=np.float32)
 
 
@@ -145,9 +252,13 @@ def simplified_silhouette(vectors: Floats, centroids: Floats) -> float:
     """Mean of (b - a) / max(a, b) with cosine distances a to the own and b to the next centroid, in [-1, 1]."""
     if len(centroids) < 2:
         return -1.0
-    distance = 1 - np.partition(vectors @ centroids.T, -2, axis=1)[:, -2:]
-    own, other = distance[:, 1], distance[:, 0]
-    return float(np.mean((other - own) / np.maximum(other, 1e-12)))
+    width = np.empty(len(vectors), np.float32)
+    for first in range(0, len(vectors), BLOCK):
+        block = slice(first, first + BLOCK)
+        distance = 1 - np.partition(vectors[block] @ centroids.T, -2, axis=1)[:, -2:]
+        own, other = distance[:, 1], distance[:, 0]
+        width[block] = (other - own) / np.maximum(other, 1e-12)
+    return float(np.mean(width))
 
 
 class Words:
@@ -155,26 +266,29 @@ class Words:
 
     def __init__(
         self,
-        images: pa.Table,
         captions: pa.Table,
+        chosen: set[str],
         attributes: pa.Table,
         audit: Audit,
-        chosen: set[str],
         classes: Sequence[str],
         encoder: RegionEncoder,
         cache: Path,
         count: Callable[[str, int], None],
     ) -> None:
-        texts = dict(zip(captions["image_id"].to_pylist(), captions["caption"].to_pylist(), strict=True))
-        self.texts = {image_id: text.lower() for image_id, text in texts.items() if image_id in chosen}
+        mine = captions.filter(pa.compute.is_in(captions["image_id"], value_set=pa.array(sorted(chosen), pa.string())))
+        self.at = {image_id: number for number, image_id in enumerate(mine["image_id"].to_pylist())}
+        texts = [text.lower() for text in mine["caption"].to_pylist()]
         phrases = {*attributes["phrase"].to_pylist(), *(audit.words(name) for name in classes)}
-        common = Counter(word for text in self.texts.values() for word in set(re.findall(r"[a-z]{3,}", text)))
-        phrases |= {word for word, seen in common.most_common(MOST_WORDS) if seen >= 3}
+        common = Counter(word for text in texts for word in set(re.findall(r"[a-z]{3,}", text)))
+        # by their number, and of equals the earlier in the alphabet: the order of a set is another in every process
+        ranked = sorted(common.items(), key=lambda item: (-item[1], item[0]))
+        phrases |= {word for word, seen in ranked[:MOST_WORDS] if seen >= 3}
         self.phrases = sorted(phrases) if encoder.has_text else []
         self.vectors = (
             text_embeddings(encoder, self.phrases, cache, count) if self.phrases else np.zeros((0, 1), np.float32)
         )
-        self.holds = {p: {i for i, text in self.texts.items() if p in text} for p in self.phrases}
+        self.holds = np.array([[p in text for text in texts] for p in self.phrases], dtype=bool)
+        self.holds = self.holds.reshape(len(self.phrases), len(texts))
 
     def best(self, vector: Floats, image_ids: set[str]) -> tuple[str, float]:
         """The best word for a mean vector and its images, and its cosine similarity; ("", nan) with no words."""
@@ -182,12 +296,12 @@ class Words:
             return "", float("nan")
         similarity = self.vectors @ (vector / max(float(np.linalg.norm(vector)), 1e-12))
         lift = np.zeros(len(self.phrases))
-        inside = image_ids & self.texts.keys()
-        outside = self.texts.keys() - image_ids
-        if inside and outside:
-            for index, phrase in enumerate(self.phrases):
-                here, there = len(self.holds[phrase] & inside), len(self.holds[phrase] & outside)
-                lift[index] = np.log((here + 0.5) / (len(inside) + 1)) - np.log((there + 0.5) / (len(outside) + 1))
+        inside = np.zeros(len(self.at), dtype=bool)
+        inside[[self.at[i] for i in image_ids if i in self.at]] = True
+        n = int(inside.sum())
+        if 0 < n < len(inside):
+            here, there = self.holds[:, inside].sum(axis=1), self.holds[:, ~inside].sum(axis=1)
+            lift = np.log((here + 0.5) / (n + 1)) - np.log((there + 0.5) / (len(inside) - n + 1))
         order = standard(similarity) + 0.5 * standard(lift)
         index = int(order.argmax())
         return self.phrases[index], float(similarity[index])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.geometry import Boxes, area, as_boxes, borders, grid, suppress
 from pipeline.images import RGB
 from pipeline.models.protocols import RegionEncoder
-from pipeline.records import SCHEMAS
+from pipeline.records import SCHEMAS, box_column, places, vectors
 from pipeline.store import Shelf, key_of
 
 VERSION = 3
@@ -26,7 +26,7 @@ CELLS = [*grid(GRID).tolist(), *borders(BORDER).tolist()]
 CELL_NAMES = [f"grid {n}" for n in GRID for _ in range(n * n)] + ["border"] * 4
 
 
-def computation(detections: pa.Table, *, encoder: RegionEncoder | None, detect_computation: tuple) -> tuple:
+def computation(*, encoder: RegionEncoder | None, detect_computation: tuple) -> tuple:
     """What the regions depend on beside the image: the encoder, and the detector's boxes."""
     return (
         VERSION,
@@ -57,35 +57,36 @@ def embed(
     pictures = load(images)
     fixed = (VERSION, encoder.fingerprint, list(GRID), BORDER)
     cells, whole = (Shelf(cache, "embed", name, "image_id", ("cells", *fixed)) for name in ("regions", "embeddings"))
-    known = cells.keys() & whole.keys()
+    known = cells.known(ids) & whole.known(ids)
     new = [number for number, image_id in enumerate(ids) if image_id not in known]
     if new:
         fresh, shown = [ids[number] for number in new], [pictures[number] for number in new]
         cells.add(fresh, _embedded(encoder, fresh, shown, [(as_boxes(CELLS), CELL_NAMES)] * len(new)))
-        whole.add(fresh, pa.table({"image_id": fresh, "embedding": list(encoder.images(shown))},
-                                  schema=SCHEMAS["embeddings"]))  # fmt: skip
+        embedded = vectors(encoder.images(shown))
+        whole.add(fresh, pa.table({"image_id": fresh, "embedding": embedded}, schema=SCHEMAS["embeddings"]))
     found = _embedded(encoder, ids, pictures, _detected(ids, detections))
     both = pa.concat_tables([found, cells.read(ids)])
-    place = {image_id: number for number, image_id in enumerate(ids)}
-    order = np.argsort([place[image_id] for image_id in both["image_id"].to_pylist()], kind="stable")
+    order = np.argsort(places(both["image_id"], {image_id: n for n, image_id in enumerate(ids)}), kind="stable")
     return {"regions": both.take(order), "embeddings": whole.read(ids)}
 
 
 def _embedded(
     encoder: RegionEncoder, ids: list[str], pictures: list[RGB], proposed: list[tuple[Boxes, list[str]]]
 ) -> pa.Table:
-    """Rows of `regions`. The encoder is shown no picture of which it has no box to embed."""
+    """Rows of `regions`; the encoder isn't shown a picture without boxes."""
     some = [number for number, (boxes, _) in enumerate(proposed) if len(boxes)]
-    vectors = encoder.regions([pictures[n] for n in some], [proposed[n][0] for n in some]) if some else []
-    rows: dict[str, list] = {name: [] for name in SCHEMAS["regions"].names}
-    for number, embedded in zip(some, vectors, strict=True):
-        image_id, (boxes, sources) = ids[number], proposed[number]
-        for box, source, vector in zip(boxes.tolist(), sources, embedded, strict=True):
-            rows["region_id"].append(key_of(image_id, box))
-            rows["image_id"].append(image_id)
-            rows["source"].append(source)
-            rows["box"].append(box)
-            rows["embedding"].append(vector)
+    if not some:
+        return SCHEMAS["regions"].empty_table()
+    embedded = encoder.regions([pictures[n] for n in some], [proposed[n][0] for n in some])
+    boxes = np.concatenate([proposed[n][0] for n in some])
+    owners = [ids[n] for n in some for _ in proposed[n][1]]
+    rows = {
+        "region_id": [key_of(image_id, box) for image_id, box in zip(owners, boxes.tolist(), strict=True)],
+        "image_id": owners,
+        "source": [source for n in some for source in proposed[n][1]],
+        "box": box_column(boxes),
+        "embedding": vectors(np.concatenate(embedded)),
+    }
     return pa.table(rows, schema=SCHEMAS["regions"])
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Audit
-from pipeline.errors import UserError, nearest
+from pipeline.errors import UserError, nearest, plain
 from pipeline.geometry import area, as_boxes
 from pipeline.images import RGB, UnreadableImage, content_id, decode
 from pipeline.models.annotations import reads_annotations
 from pipeline.properties import measure as measure_properties
 from pipeline.records import table
-from pipeline.sources.items import Item
+from pipeline.sources.items import Item, passed_over
 from pipeline.store import key_of
 
 VERSION = 1
@@ -30,10 +30,15 @@ def ingest(
     source: Any,
     captioner: Any,
     detector: Any,
+    before: pa.Table | None = None,
     skip: Callable[[str, str], None],
+    count: Callable[[str, int], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
     """Read every image once: identity by content, upright RGB, measured properties, near-duplicate group, half.
+
+    Every file is accounted for: `count` hears how many the source gave, and of them how many pictures are audited and
+    how many are of other classes alone; the rest are quarantined. What isn't named as an image at all is in `skip`.
 
     Returns:
         `images`, in the order of the source (an image of several labels once for each); `annotations`, what the
@@ -49,13 +54,15 @@ def ingest(
     given: dict[str, set[str]] = {}
     annotations: list[dict[str, Any]] = []
     quarantine: list[dict[str, str]] = []
-    lost = 0
+    lost = others_only = 0
     items = list(source)
     for done, item in enumerate(items):
         labels = [label for label in item.labels if not audit.classes or label in audit.classes]
         if item.fault:
             quarantine.append({"path": item.path, "reason": item.fault})
-        if item.fault or not labels:
+            continue
+        if not labels:
+            others_only += 1
             continue
         try:
             data = source.read(item.path)
@@ -63,8 +70,10 @@ def ingest(
         except UnreadableImage as error:
             quarantine.append({"path": item.path, "reason": str(error)})
             continue
-        except OSError as error:
-            quarantine.append({"path": item.path, "reason": f"cannot be opened: {error.strerror or error}"})
+        except (OSError, ValueError) as error:  # the latter of names that no file system and no network takes
+            said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+            reason = f"cannot be opened: {plain(said)}"
+            quarantine.append({"path": item.path, "reason": reason})
             continue
         content = content_id(data)
         if content in kept:
@@ -111,10 +120,23 @@ def ingest(
     left = [row for _, rows in kept.values() for row in rows]
     for row in left:  # a group is never parted, unless the data say so
         row["split"] = row["split"] or min(given.get(row["group"], {half(row["group"], audit.seed)}))
+    if before is not None and not audit.no_split and (waiting := later_ones(left, before, audit.renew)):
+        for row in waiting:
+            row["split"] = "set aside"
+        skip(
+            f"{len(waiting)} new images of the selection half",
+            "cues are those that the audit before chose, so that the two can be compared; they are chosen anew when "
+            f"the half has grown by {audit.renew:.0%} (renew)",
+        )
+    count("given", len(items))
+    count("pictures", len(kept))
+    count("other_classes", others_only)
+    for why, number in sorted(passed_over(source).items()):
+        skip(f"{number:,} {'file' if number == 1 else 'files'} of the data", why)
     images = table("images", left)
     ids = set(images["image_id"].to_pylist())
     annotations = [row for row in annotations if row["image_id"] in ids]
-    _check_classes(audit, images, {label for item in items for label in item.labels}, quarantine)
+    _check_classes(audit, images, Counter(label for item in items for label in item.labels), quarantine)
     _check_given(audit, images, annotations, given, captioner, detector, skip)
     if lost:
         skip(f"{lost} boxes of the data", "they are empty, outside their picture, or drawn on it before it was turned")
@@ -123,6 +145,26 @@ def ingest(
         "quarantine": table("quarantine", quarantine),
         "annotations": table("annotations", annotations),
     }
+
+
+def later_ones(rows: list[dict[str, Any]], before: pa.Table, renew: float) -> list[dict[str, Any]]:
+    """The rows of the selection half that it hasn't held in the audit before, or none if cues are to be chosen anew.
+
+    Cues, thresholds and what is worth an experiment are chosen on the selection half. While it stays as it is, they
+    do, and everything that depends on them: new images cost themselves alone, and a finding that changes is no matter
+    of another choice. Estimates lose nothing: as many of the new images as ever lie in the other half.
+
+    Args:
+        rows: of `images`, with the half that each belongs to.
+        before: `images` of the audit before.
+        renew: the share of the old half that may come or go.
+    """
+    columns = zip(before["image_id"].to_pylist(), before["split"].to_pylist(), strict=True)
+    old = {image_id for image_id, split in columns if split == "selection"}
+    mine = [row for row in rows if row["split"] == "selection"]
+    new = [row for row in mine if row["image_id"] not in old]
+    gone = len(old) - (len(mine) - len(new))
+    return new if len(new) <= renew * len(old) and gone <= renew * len(old) else []
 
 
 def _boxes(item: Item, audit: Audit, width: int, height: int) -> tuple[list[str], list[list[float]]]:
@@ -153,13 +195,16 @@ def half(group: str, seed: int) -> str:
     return "selection" if digest[0] < 128 else "estimation"
 
 
-def _check_classes(audit: Audit, images: pa.Table, found: set[str], quarantine: list[dict[str, str]]) -> None:
+def _check_classes(audit: Audit, images: pa.Table, found: Counter[str], quarantine: list[dict[str, str]]) -> None:
     counts = Counter(images["label"].to_pylist())
     reasons = Counter(row["reason"] for row in quarantine).most_common(1)
     why = f" Most often: {reasons[0][0]}." if reasons else ""
     for name in audit.classes:
         if not counts[name]:
-            lost = f"All its files were quarantined ({len(quarantine)} in all).{why}"
+            lost = (
+                f"All its files ({found[name]}) were quarantined.{why} Mend or remove them, or name the classes to "
+                "audit in 'classes'."
+            )
             raise UserError(
                 f"data: the class '{name}' has no images. {lost if name in found else nearest(name, found)}"
             )

@@ -5,9 +5,8 @@ The selection half decides which cues of a class are worth an experiment; what i
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config import Audit
-from pipeline.evidence.absent import without_object
+from pipeline.evidence.absent import in_turn, without_object
 from pipeline.evidence.answers import affirmed, by_prompt
 from pipeline.evidence.asking import Asker
-from pipeline.evidence.boxes import BoxFinder
+from pipeline.evidence.boxes import BoxFinder, of_images
+from pipeline.evidence.columns import blocks, release
 from pipeline.evidence.perception import (
     answered_top_k_gaps,
     compare_absent,
@@ -35,7 +35,8 @@ from pipeline.metrics import association, ravl, spurlens
 from pipeline.metrics.intervals import Interval
 from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Classifier, Detector, RecordedAnswers, RegionEncoder, YesNoModel
-from pipeline.records import matrix, table
+from pipeline.records import box_array, conform, matrix, places, table
+from pipeline.store import Parts, batches, in_order, length
 from pipeline.verdicts.settled import Opinion, known_again, name_of, opinions, presence_of
 
 VERSION = 2
@@ -50,6 +51,9 @@ NOBODY: Mapping[tuple[str, str], Opinion] = {}
 COLORED_REGIONS = 3
 """Regions of an image that are taken for where a colour is."""
 
+OVERLAP_IMAGES = 1000
+"""Of so many images of a class in a half it is looked up whether its cues lie in its object; more are sampled."""
+
 Reals = NDArray[np.float64]
 
 
@@ -57,13 +61,13 @@ def measure(
     images: pa.Table,
     predictions: pa.Table,
     answers: pa.Table,
-    annotations: pa.Table,
+    annotations: Parts,
     attributes: pa.Table,
-    detections: pa.Table,
-    regions: pa.Table,
-    embeddings: pa.Table,
+    detections: Parts,
+    regions: Parts,
+    embeddings: Parts,
     clusters: pa.Table,
-    assignments: pa.Table,
+    assignments: Parts,
     verdicts: pa.Table,
     *,
     audit: Audit,
@@ -77,7 +81,7 @@ def measure(
     count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
-) -> dict[str, pa.Table]:
+) -> dict[str, Any]:
     """`cues`, `presence` (image x cue), `measures` (class x cue x half) and, for a multimodal LLM, `variants`."""
     splits = np.array(images["split"].to_pylist())
     halves = {name: (splits == name) | audit.no_split for name in ("selection", "estimation")}
@@ -99,13 +103,17 @@ def measure(
     if isinstance(model, YesNoModel):
         yes = by_prompt(answers, images["image_id"].to_pylist(), classes, list(model.prompts))
         affirmations = affirmed(predictions, classes, yes_no=True)
-    groups = np.array(images["group"].to_pylist())
-    boxes = BoxFinder(cues.rows, detections, regions, assignments)
-    colored = colored_regions(cues, regions, encoder, cache, count)
+    groups = images["group"].combine_chunks().dictionary_encode().indices.to_numpy()
+    ids: list[str] = images["image_id"].to_pylist()
+    sampled = {name: to_look_up(ids, half, labels, audit, len(classes), skip, name) for name, half in halves.items()}
+    looked_up = {ids[n] for numbers in sampled.values() for n in numbers.tolist()}
+    tried = in_turn(images, halves["estimation"], audit, classes) if isinstance(model, YesNoModel) else []
+    boxes = BoxFinder(cues.rows, detections, regions, assignments, looked_up | {ids[n] for n in tried})
+    colored = colored_regions(cues, regions, encoder, cache, count, looked_up)
     region_gaps = ravl_columns(
         cues, images, regions, assignments, labels, predicted, also, classes, audit, encoder, cache, count
     )
-    rows: list[dict[str, Any]] = []
+    rows: list[pa.Table] = []
     chosen: dict[tuple[int, int], int] = {}
     for done, (split, half) in enumerate(halves.items()):
         weights = association.group_weights(groups[half])
@@ -116,42 +124,28 @@ def measure(
             gaps = association.answered_gaps(shown, y, affirmations[half], weights, also=too)
         odds = association.association(gaps.counts)
         v = association.cramers_v(gaps.counts.table)
-        overlap = object_overlap(images, half, cues, boxes, colored, audit, labels, classes)
+        overlap = object_overlap(ids, sampled[split], cues, boxes, colored, audit, labels, classes)
         if isinstance(model, YesNoModel) and yes is not None:
             top_k = answered_top_k_gaps(cues, half, labels, yes[0][np.array(model.counts)], audit, also)
         else:
             top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit, also)
         if split == "selection":
             chosen = select(cues, half, odds, gaps, overlap, attributes, audit, classes, people)
-        nonzero = (cues.scores[half] > 0).sum(axis=0)
-        for c, label in enumerate(classes):
-            # selected cues come first, most promising first: the ablation spends its budget in this order
-            order = sorted(
-                range(len(cues.rows)),
-                key=functools.partial(_turn, chosen, c, len(cues.rows)),
-            )
-            for number in order:
-                k = (c, number)
-                rows.append(
-                    {
-                        "label": label,
-                        "cue_id": cues.rows[number]["cue_id"],
-                        "split": split,
-                        "n_class_with": _whole(gaps.counts.class_with[k]),
-                        "n_class_without": _whole(gaps.counts.class_without[k]),
-                        "n_other_with": _whole(gaps.counts.other_with[k]),
-                        "n_other_without": _whole(gaps.counts.other_without[k]),
-                        **_interval("log_odds_ratio", odds, k),
-                        "cramers_v": float(v[k]),
-                        **_interval("pa_gap", gaps.presence_accuracy, k),
-                        **_interval("hr_gap", gaps.hallucination, k),
-                        **{name: float(values[k]) for name, values in top_k.items()},
-                        "n_nonzero": int(nonzero[number]),
-                        **{name: float(values[k]) for name, values in region_gaps[split].items()},
-                        "object_overlap": float(overlap[k]),
-                        "selected": k in chosen,
-                    }
-                )
+        numbers = {
+            "n_class_with": gaps.counts.class_with.round(),
+            "n_class_without": gaps.counts.class_without.round(),
+            "n_other_with": gaps.counts.other_with.round(),
+            "n_other_without": gaps.counts.other_without.round(),
+            **_interval("log_odds_ratio", odds),
+            "cramers_v": v,
+            **_interval("pa_gap", gaps.presence_accuracy),
+            **_interval("hr_gap", gaps.hallucination),
+            **top_k,
+            "n_nonzero": np.broadcast_to(nonzero(cues.scores, half), odds.estimate.shape),
+            **region_gaps[split],
+            "object_overlap": overlap,
+        }
+        rows.append(measured(numbers, cues, chosen, classes, split))
         progress(done + 1, len(halves))
     variants: list[dict[str, Any]] = []
     if isinstance(model, YesNoModel) and yes is not None:
@@ -178,12 +172,12 @@ def measure(
     return {
         "cues": table("cues", cues.rows),
         "presence": cues.presence_table(),
-        "measures": table("measures", rows),
+        "measures": pa.concat_tables(rows),
         "variants": table("variants", variants),
     }
 
 
-def of_other_classes(images: pa.Table, annotations: pa.Table, place: dict[str, int]) -> NDArray[np.bool_] | None:
+def of_other_classes(images: pa.Table, annotations: Parts, place: dict[str, int]) -> NDArray[np.bool_] | None:
     """(n, classes): of which classes beside its label the data say that an image is too; None where they say of none.
 
     Args:
@@ -198,20 +192,67 @@ def of_other_classes(images: pa.Table, annotations: pa.Table, place: dict[str, i
     return also
 
 
-def _turn(chosen: dict[tuple[int, int], int], c: int, last: int, number: int) -> tuple[int, int]:
-    return chosen.get((c, number), last), number
+def measured(
+    numbers: dict[str, Reals],
+    cues: Cues,
+    chosen: dict[tuple[int, int], int],
+    classes: Sequence[str],
+    split: str,
+) -> pa.Table:
+    """Rows of `measures` of one half, from arrays (classes, cues), class by class.
 
-
-def _whole(value: float) -> int:
-    return round(float(value))
-
-
-def _interval(name: str, interval: Interval, at: tuple[int, int]) -> dict[str, float]:
-    return {
-        name: float(interval.estimate[at]),
-        f"{name}_lower": float(interval.lower[at]),
-        f"{name}_upper": float(interval.upper[at]),
+    Selected cues come first, most promising first: the ablation spends its budget in this order.
+    """
+    shape = (len(classes), len(cues.rows))
+    turn = np.full(shape, shape[1])
+    for pair, place in chosen.items():
+        turn[pair] = place
+    order = np.argsort(turn, axis=1, kind="stable")
+    number = order.ravel()
+    cue_ids = pa.array([row["cue_id"] for row in cues.rows], pa.string())
+    columns: dict[str, Any] = {
+        "label": pa.array(classes, pa.string()).take(np.repeat(np.arange(shape[0]), shape[1])),
+        "cue_id": cue_ids.take(number),
+        "split": pa.repeat(pa.scalar(split, pa.string()), len(number)),
+        "selected": np.take_along_axis(turn < shape[1], order, axis=1).ravel(),
+        **{name: np.take_along_axis(values, order, axis=1).ravel() for name, values in numbers.items()},
     }
+    return conform("measures", pa.table(columns))
+
+
+def _interval(name: str, interval: Interval) -> dict[str, Reals]:
+    return {name: interval.estimate, f"{name}_lower": interval.lower, f"{name}_upper": interval.upper}
+
+
+def nonzero(scores: Reals, half: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(cues,): images of a half with a score above zero."""
+    found = np.zeros(scores.shape[1], dtype=np.int64)
+    for number, column in enumerate(scores.T):
+        found[number] = np.count_nonzero(column[half] > 0)
+        release(scores)
+    return found
+
+
+def to_look_up(
+    ids: list[str],
+    half: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    audit: Audit,
+    n_classes: int,
+    skip: Callable[[str, str], None],
+    name: str,
+) -> NDArray[np.int64]:
+    """The images of a half whose boxes are held against their object's: all of a class, or a sample of them."""
+    kept: list[int] = []
+    for c in range(n_classes):
+        mine = np.flatnonzero(half & (labels == c)).tolist()
+        kept += mine if len(mine) <= OVERLAP_IMAGES else in_order(mine, ids, audit.seed, "overlap")[:OVERLAP_IMAGES]
+    if len(kept) < half.sum():
+        skip(
+            f"the boxes of {int(half.sum()) - len(kept)} images of the {name} half",
+            f"how much of a cue lies in the object is measured on {OVERLAP_IMAGES} images of each class",
+        )
+    return np.array(sorted(kept), dtype=np.int64)
 
 
 def select(
@@ -285,7 +326,12 @@ def _standard_errors(interval: Interval) -> Reals:
 
 
 def colored_regions(
-    cues: Cues, regions: pa.Table, encoder: RegionEncoder | None, cache: Path, count: Callable[[str, int], None]
+    cues: Cues,
+    regions: Parts,
+    encoder: RegionEncoder | None,
+    cache: Path,
+    count: Callable[[str, int], None],
+    ids: Collection[str],
 ) -> dict[int, dict[str, Boxes]]:
     """Cue number to image id to the regions that fit its words best, for colours that are known in words only.
 
@@ -297,26 +343,27 @@ def colored_regions(
         for number, row in enumerate(cues.rows)
         if row["cue_type"] == "Colorization" and row["operator"].startswith("geometry")
     ]
-    if not numbers or encoder is None or not len(regions):
+    if not numbers or encoder is None or not length(regions):
         return {}
     words = text_embeddings(encoder, [cues.rows[number]["name"] for number in numbers], cache, count)
-    fits = matrix(regions["embedding"]) @ words.T
-    boxes = as_boxes(regions["box"].to_pylist())
-    of_image: dict[str, list[int]] = {}
-    for place, image_id in enumerate(regions["image_id"].to_pylist()):
-        of_image.setdefault(image_id, []).append(place)
-    return {
-        number: {
-            image_id: boxes[np.array(places)[np.argsort(-fits[places, column], kind="stable")[:COLORED_REGIONS]]]
-            for image_id, places in of_image.items()
-        }
-        for column, number in enumerate(numbers)
-    }
+    found: dict[int, dict[str, Boxes]] = {number: {} for number in numbers}
+    for part in of_images(regions, ("image_id", "box", "embedding"), ids):
+        if not len(part):
+            continue
+        fits, boxes = matrix(part["embedding"]) @ words.T, as_boxes(box_array(part["box"]))
+        of_image: dict[str, list[int]] = {}
+        for place, image_id in enumerate(part["image_id"].to_pylist()):
+            of_image.setdefault(image_id, []).append(place)
+        for image_id, mine in of_image.items():
+            for column, number in enumerate(numbers):
+                best = np.argsort(-fits[mine, column], kind="stable")[:COLORED_REGIONS]
+                found[number][image_id] = boxes[np.array(mine)[best]]
+    return found
 
 
 def object_overlap(
-    images: pa.Table,
-    half: NDArray[np.bool_],
+    ids: list[str],
+    looked_up: NDArray[np.int64],
     cues: Cues,
     boxes: BoxFinder,
     colored: dict[int, dict[str, Boxes]],
@@ -324,13 +371,12 @@ def object_overlap(
     labels: NDArray,
     classes: Sequence[str],
 ) -> Reals:
-    """(classes, cues): mean share of a cue in the object, over the images of a class in this half; or NaN."""
+    """(classes, cues): mean share of a cue in the object, over those of these images that are of a class; or NaN."""
     total = np.zeros((len(classes), len(cues.rows)))
     n = np.zeros_like(total)
     boxed = [number for number, row in enumerate(cues.rows) if row["operator"] == "region"]
-    for at, image_id in enumerate(images["image_id"].to_pylist()):
-        if not half[at]:
-            continue
+    for at in looked_up.tolist():
+        image_id = ids[at]
         own = boxes.object(image_id, audit.words(classes[labels[at]]))
         if not len(own):
             continue
@@ -364,11 +410,15 @@ def top_k_gaps(
 
     `also`: see `of_other_classes`.
     """
-    scores, y, p = cues.scores[half], labels[half], predicted[half]
+    y, p = labels[half], predicted[half]
     too = None if also is None else also[half]
     k, n_cues = audit.measure.top_k, len(cues.rows)
-    finite = np.nan_to_num(scores, neginf=-1.0, nan=-1.0)
-    pa, hr = spurlens.top_k_gaps(finite, y, p, n_classes, np.random.default_rng([audit.seed, 23]), k, too)
+    pa, hr = np.zeros((n_classes, n_cues)), np.zeros((n_classes, n_cues))
+    rng = np.random.default_rng([audit.seed, 23])  # of all cues, one after the other
+    for some in blocks(len(half), n_cues):
+        finite = np.nan_to_num(cues.scores[:, some][half], neginf=-1.0, nan=-1.0)
+        pa[:, some], hr[:, some] = spurlens.top_k_gaps(finite, y, p, n_classes, rng, k, too)
+        release(cues.scores)
     null = {name: np.full((n_classes, n_cues), np.nan) for name in ("null_pa_gap_top_k", "null_hr_gap_top_k")}
     for c in range(n_classes):
         rng = np.random.default_rng([audit.seed, 29, c])
@@ -381,8 +431,8 @@ def top_k_gaps(
 def ravl_columns(
     cues: Cues,
     images: pa.Table,
-    regions: pa.Table,
-    assignments: pa.Table,
+    regions: Parts,
+    assignments: Parts,
     labels: NDArray,
     predicted: NDArray,
     also: NDArray[np.bool_] | None,
@@ -402,27 +452,33 @@ def ravl_columns(
     if not numbered or encoder is None or (predicted < 0).any():
         return result
     at = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}
-    where = np.array([at[image_id] for image_id in assignments["image_id"].to_pylist()])
-    member = assignments["cluster"].to_numpy()
-    n_clusters = int(member.max()) + 1
-    scores = None
+    n_clusters = 1 + max(pa.compute.max(part["cluster"]).as_py() or 0 for part in batches(assignments, ["cluster"]))
+    words = None
     if encoder.has_text:
         words = text_embeddings(encoder, [PROMPT.format(audit.words(name)) for name in classes], cache, count)
-        scores = matrix(regions["embedding"]) @ words.T
     splits = np.array(images["split"].to_pylist())
-    for split, columns in result.items():
-        kept = (splits == split) | audit.no_split
-        position = np.cumsum(kept) - 1
-        inside = kept[where]
-        args = (member[inside], position[where[inside]])
-        too = None if also is None else also[kept]
-        seen = ravl.memberships(*args, labels[kept], predicted[kept], n_clusters, len(classes), too)
-        gap = ravl.performance_gap(seen.n_in, seen.correct_in, seen.n_out, seen.correct_out)
-        influence = np.full(n_clusters, np.nan)
-        if scores is not None:
-            influence = ravl.influence(*args, scores[inside], labels[kept], predicted[kept], gap.by_label, too)
+    kept = {split: (splits == split) | audit.no_split for split in result}
+    nothing = np.zeros((n_clusters, len(classes)))
+    sums = dict.fromkeys(result, ravl.Tally(nothing, nothing, nothing, nothing))
+    columns = ["image_id", "embedding"] if encoder.has_text else ["image_id"]
+    # of equal parts: assignments are written as regions are read
+    for part, assigned in zip(batches(regions, columns), batches(assignments, ["cluster"]), strict=True):
+        image, cluster = places(part["image_id"], at), assigned["cluster"].to_numpy()
+        scores = None if words is None else matrix(part["embedding"]) @ words.T
+        for split, half in kept.items():
+            mine = half[image]
+            here, place = np.unique(image[mine], return_inverse=True)
+            speaks = None if scores is None else scores[mine, predicted[here][place]]
+            too = None if also is None else also[here]
+            sums[split] += ravl.tally(
+                cluster[mine], place, speaks, labels[here], predicted[here], n_clusters, len(classes), too
+            )
+    for split, found in result.items():
+        half, too = kept[split], None if also is None else also[kept[split]]
+        gap = sums[split].performance_gap(labels[half], predicted[half], too)
+        influence = np.full(n_clusters, np.nan) if words is None else sums[split].influence(gap.by_label)
         for number, cluster in numbered:
-            columns["ravl_gap"][:, number] = gap.by_label[cluster]
-            columns["ravl_total_gap"][:, number] = gap.total[cluster]
-            columns["ravl_influence"][:, number] = influence[cluster]
+            found["ravl_gap"][:, number] = gap.by_label[cluster]
+            found["ravl_total_gap"][:, number] = gap.total[cluster]
+            found["ravl_influence"][:, number] = influence[cluster]
     return result

@@ -13,15 +13,16 @@ from pipeline.images import RGB
 from pipeline.models.protocols import Answers, Classifier, Floats, RecordedAnswers, YesNoModel
 from pipeline.models.questions import log_odds
 from pipeline.records import SCHEMAS, table
-from pipeline.store import key_of
+from pipeline.store import Parts, key_of, whole
 
 VERSION = 2
 
 
-def computation(images: pa.Table, *, classes: Sequence[str], model: Classifier | RecordedAnswers) -> tuple:
+def computation(images: Parts, *, classes: Sequence[str], model: Classifier | RecordedAnswers) -> tuple:
     """What a prediction depends on beside the image; a recorded one also on where the image lies."""
     if isinstance(model, RecordedAnswers):
-        where = key_of(images["image_id"].to_pylist(), images["path"].to_pylist())
+        named = whole(images, ["image_id", "path"])
+        where = key_of(named["image_id"].to_pylist(), named["path"].to_pylist())
         return (VERSION, list(classes), model.fingerprint, where)
     return (VERSION, list(classes), model.fingerprint)
 

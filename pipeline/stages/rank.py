@@ -14,8 +14,8 @@
 - Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
   predictions that would change if the cue no longer went with the class, an image of the class and one of another
   weighing the same. Confirmed findings come in the order of its lower bound; all others by what was observed, the
-  lower bounds of gaps and association: first those with an e-value of 10 or more, last those that the first edits speak
-  against (records.worst_first), so that their order hardly depends on how many edits were made.
+  lower bounds of gaps and association: first those with an e-value above 3 (the square root of 10), last those that
+  the first edits speak against (records.worst_first), so that their order hardly depends on how many edits were made.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from pipeline.metrics.effects import FLIP_BOUNDS, TRUSTED_DOSES, Effect, at_natu
 from pipeline.metrics.intervals import Interval, cluster_bootstrap_mean, group_means
 from pipeline.metrics.tests import bounded_mean, false_discovery
 from pipeline.records import DISAGREED, table, worst_first
-from pipeline.store import key_of
+from pipeline.store import Parts, batches, key_of
 from pipeline.verdicts.settled import Opinion, known_again, name_of, opinions
 
 VERSION = 3
@@ -74,12 +74,12 @@ class Direction:
 def rank(
     images: pa.Table,
     attributes: pa.Table,
-    detections: pa.Table,
-    regions: pa.Table,
-    assignments: pa.Table,
+    detections: Parts,
+    regions: Parts,
+    assignments: Parts,
     clusters: pa.Table,
     cues: pa.Table,
-    presence: pa.Table,
+    presence: Parts,
     measures: pa.Table,
     edits: pa.Table,
     experiments: pa.Table,
@@ -101,8 +101,7 @@ def rank(
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in untested.to_pylist():
         reasons[row["label"], row["cue_id"]].append(f"{row['direction']}: {row['reason']}")
-    boxes = BoxFinder(list(known.values()), detections, regions, assignments)
-    seen = Seen(images, presence, list(known))
+    seen = Seen(images, presence, list(known), audit.no_split)
     people = opinions(known_again(verdicts, clusters, fingerprints.get("encoder", ""))[0])
     rows: list[dict[str, Any]] = []
     for (label, cue_id), measured in numbers.items():
@@ -123,14 +122,16 @@ def rank(
                 both,
                 core,
                 reasons[label, cue_id],
-                seen.evidence(label, cue_id, audit),
-                boxes,
+                seen.evidence(label, cue_id),
             )
         )
+    shown = {image_id for row in rows for image_id in row["evidence_ids"]}
+    boxes = BoxFinder(list(known.values()), detections, regions, assignments, shown)
     for row in rows:
-        pair = [made.get((row["class"], row["cue_id"], name)) for name in ("removal", "insertion")]
-        row["removal_stopped"], row["insertion_stopped"] = (one["stopped"] if one else "" for one in pair)
-        row["unmoved"] = any(pair) and all(one["unmoved"] for one in pair if one)
+        row["evidence_boxes"] = [boxes.cue(image_id, row["cue_id"]).tolist() for image_id in row["evidence_ids"]]
+        ways = [made.get((row["class"], row["cue_id"], name)) for name in ("removal", "insertion")]
+        row["removal_stopped"], row["insertion_stopped"] = (way["stopped"] if way else "" for way in ways)
+        row["unmoved"] = any(ways) and all(way["unmoved"] for way in ways if way)
     if audit.ablate.mode == "racing":
         qs = e_bh([row["e"] for row in rows])
     else:
@@ -270,7 +271,6 @@ def _finding(
     core: bool,
     reasons: list[str],
     evidence: list[str],
-    boxes: BoxFinder,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "finding_id": key_of(label, cue["cue_id"])[:12],
@@ -287,7 +287,6 @@ def _finding(
         "same_as": "",
         "labelers": "",
         "evidence_ids": evidence,
-        "evidence_boxes": [boxes.cue(image_id, cue["cue_id"]).tolist() for image_id in evidence],
         **{name: measured[name] for name in MEASURES},
     }
     for name in ("removal", "insertion"):
@@ -382,22 +381,35 @@ def _faintly(row: dict[str, Any], directions: list[str]) -> str:
 class Seen:
     """Presence in the estimation half, for evidence images and for cues that are one."""
 
-    def __init__(self, images: pa.Table, presence: pa.Table, cue_ids: list[str]) -> None:
+    def __init__(self, images: pa.Table, presence: Parts, cue_ids: list[str], no_split: bool) -> None:
         self.ids: list[str] = images["image_id"].to_pylist()
-        self.labels = np.array(images["label"].to_pylist(), dtype=object)
-        self.half = np.array(images["split"].to_pylist()) == "estimation"
         self.at = {cue_id: number for number, cue_id in enumerate(cue_ids)}
-        shape = (len(self.ids), len(cue_ids))
-        self.scores = presence["score"].to_numpy().reshape(shape)
-        self.present = np.array(presence["present"].to_pylist(), dtype=bool).reshape(shape)
+        labels = images["label"].combine_chunks().dictionary_encode()
+        self.labels: list[str] = labels.dictionary.to_pylist()
+        own = labels.indices.to_numpy()
+        half = (np.array(images["split"].to_pylist()) == "estimation") | no_split
+        alphabetical = np.argsort(np.argsort(np.array(self.ids)))
+        n, shape = len(cue_ids), (len(self.labels), EVIDENCE_IMAGES, len(cue_ids))
+        self.present = np.empty((len(self.ids), n), dtype=bool)
+        # of each class and cue the images that show it best, so far; -1 where there are not so many
+        self._best, self._scores = np.full(shape, -1), np.full(shape, -np.inf)
+        done = 0
+        for part in batches(presence, ["score", "present"]) if n else ():
+            rows = np.arange(done, done := done + len(part) // n)
+            self.present[rows] = part["present"].combine_chunks().to_numpy(zero_copy_only=False).reshape(-1, n)
+            shown = np.where(self.present[rows], part["score"].to_numpy().reshape(-1, n), -np.inf)
+            for c in np.unique(own[rows[half[rows]]]).tolist():
+                mine = half[rows] & (own[rows] == c)
+                number = np.concatenate([self._best[c], np.repeat(rows[mine, None], n, axis=1)])
+                score = np.concatenate([self._scores[c], shown[mine]])
+                order = np.lexsort((alphabetical[number], -score), axis=0)[:EVIDENCE_IMAGES]
+                self._best[c], self._scores[c] = (np.take_along_axis(of, order, axis=0) for of in (number, score))
         self.correlation = phi(self.present)
 
-    def evidence(self, label: str, cue_id: str, audit: Audit) -> list[str]:
+    def evidence(self, label: str, cue_id: str) -> list[str]:
         """Images of the class that show the cue best, of the estimation half."""
-        column = self.at[cue_id]
-        mine = (self.labels == label) & self.present[:, column] & (self.half | audit.no_split)
-        order = sorted(np.flatnonzero(mine), key=lambda i: (-self.scores[i, column], self.ids[i]))
-        return [self.ids[i] for i in order[:EVIDENCE_IMAGES]]
+        place = self.labels.index(label), slice(None), self.at[cue_id]
+        return [self.ids[number] for number in self._best[place][np.isfinite(self._scores[place])].tolist()]
 
     def showing(self, cue_id: str) -> set[str]:
         """Images that show a cue."""

@@ -9,7 +9,7 @@ from pipeline.images import RGB
 from pipeline.report.assemble import assemble
 from pipeline.report.render import render_report
 from pipeline.stages.ablate import Pictures, redo_edit
-from pipeline.store import write_text
+from pipeline.store import whole, write_text
 
 VERSION = 1
 TABLES = (
@@ -22,7 +22,8 @@ TABLES = (
     "cues",
     "clusters",
     "variants",
-    "answers",
+    "checks",
+    "changes",
 )
 
 
@@ -30,6 +31,7 @@ def report(*, context: Context) -> dict[str, Any]:
     """Write report.html into the audit's folder."""
     folder = context.folder
     tables = {name: folder.read(name) for name in TABLES}
+    tables["answers"] = whole(folder.rows("answers"), ["yes"])  # they are only counted
     pictures = Pictures(tables["images"], context.load)
     redo = redo_edit(context, tables["images"])
     placebos = {row["pair_id"]: row for row in tables["edits"].to_pylist() if row["arm"] == "placebo"}

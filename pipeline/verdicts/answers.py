@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from pipeline.errors import UserError
+from pipeline.images import read_file
 from pipeline.records import ANSWERS, VERDICTS
 
 YES = frozenset({"yes", "y", "true", "1", "present"})
 NO = frozenset({"no", "n", "false", "0", "absent"})
+
+
+MOST_BYTES = 1 << 30
+"""Of a labeler's file."""
 
 
 class Unusable(Exception):
@@ -49,6 +56,20 @@ class Found:
 
     answers: list[Answer] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+
+
+def text_in(path: Path) -> str:
+    """The text of a labelers' file.
+
+    Raises:
+        UserError: it can't be read, or isn't in UTF-8.
+    """
+    try:
+        return read_file(path, MOST_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not in UTF-8. Save it as UTF-8 (in a spreadsheet: 'CSV UTF-8').") from None
 
 
 def verdict_of(value: Any) -> str:

@@ -8,6 +8,7 @@ share, is named by the configuration.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import re
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.records import SCHEMAS, conform, table
-from pipeline.store import key_of, write_parquet
+from pipeline.records import SchemaError, conform, table
+from pipeline.store import explained, key_of, write_parquet
 
 Row = dict[str, Any]
 
@@ -46,20 +47,22 @@ def read(path: Path) -> pa.Table:
         return table("verdicts", [])
     try:
         found = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"The file of verdicts {path} can't be read: {' '.join(str(error).split())}") from None
-    if set(found.column_names) != set(SCHEMAS["verdicts"].names):
+    try:
+        return conform("verdicts", found)
+    except SchemaError:
         raise UserError(
             f"The file of verdicts {path} has other columns than this version of Cuescope writes. Move it away, and "
             "import the labelers' files again."
-        )
-    return conform("verdicts", found)
+        ) from None
 
 
 def add(path: Path, new: pa.Table) -> pa.Table:
     """Add verdicts to a file, and return all that it holds now. Several writers at once lose nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as handle:
+    with explained(path.parent), contextlib.ExitStack() as stack:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = stack.enter_context(open(path.with_name(f".{path.name}.lock"), "w"))
         fcntl.flock(handle, fcntl.LOCK_EX)
         merged = merge(read(path), new)
         write_parquet(path, merged)

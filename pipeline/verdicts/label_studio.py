@@ -13,7 +13,8 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.geometry import from_percent_xywh
-from pipeline.verdicts.answers import Answer, Found, Unusable, seen, utc, verdict_of
+from pipeline.sources.items import as_text
+from pipeline.verdicts.answers import Answer, Found, Unusable, seen, text_in, utc, verdict_of
 
 
 def read_label_studio(path: Path, otherwise: str) -> Found:
@@ -27,7 +28,7 @@ def read_label_studio(path: Path, otherwise: str) -> Found:
         UserError: no JSON, another format, or tasks that Cuescope didn't write.
     """
     try:
-        tasks = json.loads(path.read_text(encoding="utf-8-sig"))
+        tasks = json.loads(text_in(path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}. Export from Label Studio in the format JSON.") from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
@@ -64,7 +65,7 @@ def _answer(data: dict[str, Any], annotation: Any, otherwise: str) -> Answer:
         if part.get("from_name") == "verdict" and value.get("choices"):
             verdict = verdict_of(_first(value["choices"]))
         elif part.get("from_name") == "note" and value.get("text"):
-            note = str(_first(value["text"]))
+            note = as_text(str(_first(value["text"])))
         elif part.get("from_name") == "cue" and _first(value.get("rectanglelabels")) == data.get("box_label"):
             boxes.append([_percent(value.get(name)) for name in ("x", "y", "width", "height")])
     present = seen(verdict, True if boxes and not verdict else None)
@@ -78,7 +79,7 @@ def _answer(data: dict[str, Any], annotation: Any, otherwise: str) -> Answer:
         verdict=verdict,
         present=present,
         boxes=[] if present is False else from_percent_xywh(boxes).tolist(),
-        annotator=_annotator(annotation.get("completed_by")),
+        annotator=as_text(_annotator(annotation.get("completed_by"))),
         given=utc(annotation.get("updated_at") or annotation.get("created_at"), otherwise),
         note=note[:2000],
         mark=str(data.get("cluster_mark", "")),

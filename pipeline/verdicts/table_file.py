@@ -14,8 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.cells import text_of
 from pipeline.errors import UserError
-from pipeline.verdicts.answers import Answer, Found, Unusable, presence_of, seen, utc, verdict_of
+from pipeline.sources.items import as_text
+from pipeline.verdicts.answers import Answer, Found, Unusable, presence_of, seen, text_in, utc, verdict_of
 
 SAID = ("verdict", "present")
 
@@ -30,11 +32,9 @@ def read_table(path: Path, otherwise: str) -> Found:
     Raises:
         UserError: it can't be read, or its columns name no finding or no answer.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not in UTF-8. Save it as 'CSV UTF-8'.") from None
-    rows = _of_jsonl(path, text) if path.suffix.lower() in (".jsonl", ".ndjson") else _of_csv(path, text)
+    text = text_in(path)
+    lines = path.suffix.lower() in (".jsonl", ".ndjson") or text.startswith('{"')
+    rows = _of_jsonl(path, text) if lines else _of_csv(path, text)
     found = Found()
     for row in rows:
         try:
@@ -82,7 +82,7 @@ def _answer(row: Mapping[str, Any], otherwise: str) -> Answer | None:
 
     def text(name: str) -> str:
         value = row.get(name)
-        return "" if value is None else _plain(str(value).strip())
+        return "" if value is None else as_text(text_of(str(value)).strip())
 
     verdict, present = verdict_of(row.get("verdict")), presence_of(row.get("present"))
     if not verdict and present is None:
@@ -104,8 +104,3 @@ def _answer(row: Mapping[str, Any], otherwise: str) -> Answer | None:
         note=text("note")[:2000],
         mark=text("cluster_mark"),
     )
-
-
-def _plain(text: str) -> str:
-    """Text without the quote that our CSV puts before what a spreadsheet would run as a formula."""
-    return text[1:] if text[:1] == "'" and text[1:].lstrip(" ")[:1] in "=+-@" else text

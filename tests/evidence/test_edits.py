@@ -199,9 +199,16 @@ def test_an_operator_on_the_whole_picture_and_its_placebo_change_it_equally(pict
     assert sizes[1] == pytest.approx(sizes[0], rel=0.15) and (edit != placebo).any()
 
 
-def test_an_operator_leaves_what_is_kept_as_it_is() -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"op": "geometry", "name": "blue tint", "strength": 0.3},
+        {"op": "property", "name": "vivid colors", "amount": -0.1, "placebo": False, "seed": 1},
+    ],
+    ids=lambda spec: spec["op"],
+)
+def test_a_change_of_the_whole_picture_leaves_what_is_kept_as_it_is(spec: dict) -> None:
     image, box = disc((40, 160, 60), (230, 30, 30), 48, 48)
-    spec = {"op": "geometry", "name": "blue tint", "strength": 0.3}
     whole, round_it = apply_edit(spec, image), apply_edit({**spec, "keep": [box], "mask": "grabcut"}, image)
     assert (round_it[40:57, 40:57] == image[40:57, 40:57]).all()
     assert (round_it[:20] == whole[:20]).all() and (whole[:20] != image[:20]).any(axis=-1).all()

@@ -173,8 +173,7 @@ def test_no_donor_of_a_background_or_a_patch_shows_the_class_too(
         pairs, reason = pairs_for(planner, "boat", "scene:beach", "removal" if removal else "insertion")
         donors = {arm.spec["donor"] for pair in pairs for arm in pair.edits}
         assert not reason and {planner.label[donor] for donor in donors} == {"car"} and not donors & both
-    rng = np.random.default_rng(0)
-    assert not {patch[0] for patch in donor_patches(planner, "boat", "thing:buoy", rng)} & both
+    assert not {patch[0] for patch in donor_patches(planner, "boat", "thing:buoy")} & both
 
 
 def test_a_patch_of_a_picture_of_both_classes_avoids_both_objects(
@@ -183,7 +182,7 @@ def test_a_patch_of_a_picture_of_both_classes_avoids_both_objects(
     everyone = {i: frozenset({"boat", "car"} - {planner.label[i]}) for i in planner.selection}
     monkeypatch.setattr(planner, "_others", everyone)
     monkeypatch.setattr(planner.boxes, "object", lambda i, words: as_boxes([OBJECT if words == "car" else OTHER]))
-    patches = donor_patches(planner, "boat", "thing:buoy", np.random.default_rng(0))
+    patches = donor_patches(planner, "boat", "thing:buoy")
     assert {planner.label[donor] for donor, *_ in patches} == {"boat", "car"}
     assert all(len(avoid) == (1 if planner.label[donor] == "boat" else 2) for donor, _, _, avoid in patches)
 

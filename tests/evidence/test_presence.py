@@ -77,12 +77,12 @@ def test_two_humps_are_cut_between_and_of_one_only_the_tail_counts() -> None:
 
 def test_a_property_is_told_by_its_measure_and_its_name_together() -> None:
     rng = np.random.default_rng(1)
-    has = np.arange(400) < 120
+    has, every = np.arange(400) < 120, np.ones(400, dtype=bool)
     measured = {name: np.zeros(400) for name in PROPERTIES}
     measured["brightness"] = -1.0 * has + rng.normal(0, 1, 400)
     words = {"dark image": has + rng.normal(0, 1, 400)}
-    both = property_presence("dark image", measured, words)
-    alone = property_presence("dark image", measured, {})
+    both = property_presence("dark image", measured, words, every)
+    alone = property_presence("dark image", measured, {}, every)
 
     def wrong(scores: np.ndarray) -> float:
         order = np.argsort(-scores)

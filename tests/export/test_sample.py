@@ -51,7 +51,7 @@ def test_the_threshold_is_settled_on_the_selection_half_by_the_nearest_of_both_k
     assert len(first) == 2 * LEAST_OF_EACH and set(first) <= half(data, "selection")
     for present in (True, False):
         mine = {i for i in half(data, "selection") if data.showing["thing:buoy"][i] == present}
-        nearest = sorted(mine, key=lambda i: abs(data.scores[i, "thing:buoy"] - 0.5))[:LEAST_OF_EACH]
+        nearest = sorted(mine, key=lambda i: abs(data.score(i, "thing:buoy") - 0.5))[:LEAST_OF_EACH]
         assert set(first) & mine == set(nearest)
 
 
@@ -98,7 +98,7 @@ def test_without_predictions_or_scores_there_is_no_plan() -> None:
     data = audit()
     bare = ExportData(data.run, data.findings, data.images, data.presence)
     assert plan(bare, bare.findings[0]).images == ()
-    shown, made = asked(bare, bare.findings[0], 8, 4, 40)
+    [(_, shown, made)] = asked(bare, bare.findings, 8, 4, 40)
     assert made.images == () and {one.present for one in shown} == {False}
 
 

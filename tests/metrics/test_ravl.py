@@ -178,3 +178,38 @@ def test_best_clustering_finds_the_number_of_groups():
     embeddings = np.eye(4)[truth] + 0.1 * rng.normal(size=(80, 4))
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     assert ravl.best_clustering(embeddings, [np.zeros(80), truth // 2, truth, truth * 2 + np.arange(80) % 2]) == 2
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_images_counted_part_by_part_add_up_to_all_at_once(seed: int, several: bool) -> None:
+    rng = np.random.default_rng(seed)
+    n, k, classes = 30, 4, 3
+    image = np.repeat(np.arange(n), rng.integers(0, 5, n))
+    cluster = rng.integers(0, k, len(image))
+    scores = rng.integers(0, 4, (len(image), classes)).astype(float)  # with equals
+    labels, predicted = rng.integers(0, classes, n), rng.integers(0, classes, n)
+    also = rng.random((n, classes)) < 0.2 if several else None
+    speaks = scores[np.arange(len(image)), predicted[image]]
+    nothing = np.zeros((k, classes))
+    total = ravl.Tally(nothing, nothing, nothing, nothing)
+    for half in (slice(0, 11), slice(11, n)):
+        mine = (image >= half.start) & (image < half.stop)
+        total += ravl.tally(
+            cluster[mine], image[mine] - half.start, speaks[mine], labels[half], predicted[half], k, classes,
+            None if also is None else also[half],
+        )  # fmt: skip
+
+    right = labels == predicted if also is None else (labels == predicted) | also[np.arange(n), predicted]
+    wrong, led = np.zeros((k, classes)), np.zeros((k, classes))
+    for i in range(n):  # as the paper says it, image by image
+        own = np.flatnonzero(image == i)
+        for c in set(cluster[own].tolist()):
+            wrong[c, labels[i]] += not right[i] and len(own) > 1
+            led[c, labels[i]] += not right[i] and len(own) > 1 and cluster[own[speaks[own].argmax()]] == c
+    gap = total.performance_gap(labels, predicted, also)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where((gap.by_label < 0) & (wrong > 0), led / wrong, -np.inf).max(axis=1)
+    np.testing.assert_array_equal(total.influence(gap.by_label), share)
+    at_once = ravl.memberships(cluster, image, labels, predicted, k, classes, also)
+    for mine, theirs in zip(total.memberships(labels, predicted, also), at_once, strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -50,12 +50,9 @@ def overlap_of(fits: list[float], tmp_path: Path, cue_type: str = "Colorization"
         {"image_id": ids, "phrase": ["cactus"] * N, "score": [0.9] * N, "box": [OBJECT] * N},
         schema=SCHEMAS["detections"],
     )
-    images = pa.table({"image_id": ids})
     boxes = BoxFinder([rows], detections, regions, SCHEMAS["assignments"].empty_table())
-    colored = colored_regions(cues, regions, Words(), tmp_path, lambda what, n: None)
-    found = object_overlap(
-        images, np.ones(N, dtype=bool), cues, boxes, colored, AUDIT, np.zeros(N, dtype=np.int64), ["cactus"]
-    )
+    colored = colored_regions(cues, regions, Words(), tmp_path, lambda what, n: None, ids)
+    found = object_overlap(ids, np.arange(N), cues, boxes, colored, AUDIT, np.zeros(N, dtype=np.int64), ["cactus"])
     return float(found[0, 0])
 
 

@@ -1,0 +1,1 @@
+"""How much memory an audit takes as its data set grows."""

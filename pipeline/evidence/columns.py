@@ -1,0 +1,42 @@
+"""Columns of numbers over all images, one a cue, which need not fit into memory."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+IN_MEMORY = 1 << 23
+"""Bytes of an array that is held in memory, and of a block of columns that is worked on at a time."""
+
+
+def scratch(images: int, cues: int, folder: Path, value: float = 0.0) -> NDArray[np.float64]:
+    """An array (images, cues) of this value whose columns lie together; a large one lies in a file of `folder` that has
+    no name."""
+    if images * cues * 8 <= IN_MEMORY:
+        return np.full((cues, images), value).T
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        columns = np.memmap(file, np.float64, "w+", shape=(cues, images))  # zeros, as a file begins
+    for column in columns if value else ():
+        column[:] = value
+        release(columns)
+    return columns.T
+
+
+def release(array: NDArray) -> None:
+    """Let go of the memory that a file's pages take once they were looked at; they are read again when needed."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None:
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def blocks(images: int, cues: int) -> Iterator[slice]:
+    """The columns of an array (images, cues) of eight bytes, as many at a time as are held in memory."""
+    step = max(1, IN_MEMORY // max(8 * images, 1))
+    for first in range(0, cues, step):
+        yield slice(first, min(first + step, cues))

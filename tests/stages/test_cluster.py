@@ -1,0 +1,151 @@
+"""Clusters of regions that are read part by part, and of a sample of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.config import Audit
+from pipeline.records import SCHEMAS, matrix, table
+from pipeline.stages.cluster import centre, cluster, simplified_silhouette, spherical_kmeans
+from pipeline.store import AuditFolder, Parts
+
+N, EACH, D, KINDS = 120, 5, 8, 6
+
+
+class Blind:
+    """An encoder that knows no words."""
+
+    fingerprint = "blind"
+    has_text = False
+
+
+def audit(**more: Any) -> Audit:
+    model = {"kind": "python", "factory": "tests.fakes:patch_lover"}
+    return Audit.from_dict({"data": {"path": "x"}, "model": model, "cluster": {"k_min": KINDS, "k_max": KINDS} | more})
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, pa.Table]:
+    """Images whose regions are of six kinds."""
+    rng = np.random.default_rng(0)
+    ids = [f"i{number:03d}" for number in range(N)]
+    kinds = rng.normal(0, 1, (KINDS, D))
+    vectors = kinds[rng.integers(0, KINDS, N * EACH)] + rng.normal(0, 0.15, (N * EACH, D))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return {
+        "images": pa.table({"image_id": ids, "split": ["selection" if n % 2 else "estimation" for n in range(N)]}),
+        "regions": pa.table(
+            {
+                "region_id": [f"{i}-{n}" for i in ids for n in range(EACH)],
+                "image_id": [i for i in ids for _ in range(EACH)],
+                "source": ["grid 2"] * (N * EACH),
+                "box": [[0.0, 0.0, 0.5, 0.5]] * (N * EACH),
+                "embedding": list(vectors),
+            },
+            schema=SCHEMAS["regions"],
+        ),
+    }
+
+
+def clustered(
+    tables: dict[str, pa.Table], cache: Path, regions: Parts | None = None, **options: Any
+) -> tuple[list[dict[str, Any]], pa.Table, list[str]]:
+    """Rows of `clusters`, `assignments`, and what was said to be left out."""
+    said: list[str] = []
+    found = cluster(
+        tables["images"], table("captions", []), table("attributes", []),
+        tables["regions"] if regions is None else regions,
+        audit=audit(**options), classes=["a"], encoder=Blind(), cache=cache, count=lambda what, n: None,  # type: ignore[arg-type]
+        skip=lambda what, why: said.append(f"{what}: {why}"), progress=lambda done, total: None,
+    )  # fmt: skip
+    return found["clusters"].to_pylist(), pa.concat_tables([*found["assignments"]]), said
+
+
+def on_disk(tables: dict[str, pa.Table], folder: Path, images: int) -> Parts:
+    """The regions in a file, so many images a part."""
+    step = images * EACH
+    parts = (tables["regions"].slice(first, step) for first in range(0, N * EACH, step))
+    AuditFolder(folder).write("regions", parts)
+    return AuditFolder(folder).rows("regions")
+
+
+def plain(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [tuple(v for name, v in row.items() if name not in ("name_score", "centroid", "threshold")) for row in rows]
+
+
+@pytest.mark.parametrize("images", [1, 7, N])
+def test_regions_read_part_by_part_give_the_clusters_of_the_whole(
+    tables: dict[str, pa.Table], tmp_path: Path, images: int
+) -> None:
+    whole, assigned, said = clustered(tables, tmp_path)
+    parted, again, _ = clustered(tables, tmp_path, on_disk(tables, tmp_path, images))
+    assert plain(parted) == plain(whole) and not said
+    assert again.drop(["similarity"]).equals(assigned.drop(["similarity"]))
+    np.testing.assert_allclose(again["similarity"], assigned["similarity"], atol=1e-6)
+    np.testing.assert_allclose([r["threshold"] for r in parted], [r["threshold"] for r in whole], atol=1e-6)
+
+
+def test_what_a_cluster_says_of_itself_follows_from_its_members(tables: dict[str, pa.Table], tmp_path: Path) -> None:
+    rows, assigned, _ = clustered(tables, tmp_path, on_disk(tables, tmp_path, 7))
+    half = dict(zip(*(tables["images"][name].to_pylist() for name in ("image_id", "split")), strict=True))
+    members = assigned.to_pylist()
+    for row in rows:
+        mine = [m for m in members if m["cluster"] == row["cluster"]]
+        assert row["size"] == len(mine) and row["images"] == len({m["image_id"] for m in mine})
+        trained = [m for m in mine if half[m["image_id"]] == "selection"]
+        assert row["medoid"] == max(trained, key=lambda m: m["similarity"])["region_id"]
+        assert row["threshold"] == pytest.approx(np.quantile([m["similarity"] for m in trained], 0.1), abs=1e-6)
+
+
+def test_of_too_many_regions_whole_images_are_sampled_by_the_seed_and_it_is_said(
+    tables: dict[str, pa.Table], tmp_path: Path
+) -> None:
+    _, every, nothing = clustered(tables, tmp_path, sample=N * EACH // 2)
+    rows, assigned, said = clustered(tables, tmp_path, sample=103)
+    assert not nothing and len(said) == 1
+    assert said[0].startswith("200 of 300 regions") and "20 images, at most 103 (cluster.sample)" in said[0]
+    assert assigned["region_id"].equals(every["region_id"])  # every region has a cluster all the same
+    assert clustered(tables, tmp_path, sample=103)[1].equals(assigned)
+    assert sum(row["size"] for row in rows) == N * EACH
+
+
+def test_a_set_that_grows_keeps_most_of_its_sample(tables: dict[str, pa.Table]) -> None:
+    from pipeline.stages.cluster import to_train_on
+
+    def sample(most: int) -> set[str]:
+        ids = tables["images"]["image_id"].to_pylist()[:most]
+        trained = to_train_on(
+            ids, np.ones(most, bool), tables["regions"].slice(0, most * EACH), audit(sample=100), lambda what, why: None
+        )
+        return {ids[n] for n in np.flatnonzero(trained)}
+
+    before, after = sample(100), sample(N)
+    assert len(before) == len(after) == 20 and len(before & after) >= 14  # 20 of 120 instead of 20 of 100
+
+
+def test_k_means_sees_every_point(tables: dict[str, pa.Table]) -> None:
+    """FAISS would see 256 points a centroid: each centroid then were no mean of all of its members."""
+    vectors = matrix(tables["regions"]["embedding"])
+    many = np.concatenate([vectors] * 4) + np.random.default_rng(1).normal(0, 0.05, (4 * len(vectors), D))
+    points = centre(many.astype(np.float32), many.mean(axis=0).astype(np.float32))
+    assert len(points) > 2 * 2 * 256
+    centroids = spherical_kmeans(points, 2, 0)
+    own = (points @ centroids.T).argmax(axis=1)
+    for number in range(2):
+        mean = points[own == number].mean(axis=0)
+        assert mean @ centroids[number] / np.linalg.norm(mean) > 1 - 1e-4
+
+
+def test_the_silhouette_is_that_of_all_points_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    points = centre(rng.normal(0, 1, (500, D)).astype(np.float32), np.zeros(D, np.float32))
+    centroids = points[:7]
+    distance = np.sort(1 - points @ centroids.T, axis=1)
+    expected = np.mean((distance[:, 1] - distance[:, 0]) / np.maximum(distance[:, 1], 1e-12))
+    monkeypatch.setattr("pipeline.stages.cluster.BLOCK", 64)
+    assert simplified_silhouette(points, centroids) == pytest.approx(expected, abs=1e-6)
