@@ -436,7 +436,8 @@ def _denoised(pixels: bytes, shape: tuple[int, ...]) -> Layer:
     import cv2
 
     image = np.frombuffer(pixels, dtype=np.uint8).reshape(shape)
-    strength = 255 * noise(image.astype(np.float32) / np.float32(255) @ LUMA)
+    layer: Layer = image.astype(np.float32) / np.float32(255)
+    strength = 255 * noise(layer @ LUMA)
     clean = cv2.fastNlMeansDenoisingColored(np.ascontiguousarray(image), None, strength, strength, 3, 11)
     return np.asarray(clean, dtype=np.float32) / np.float32(255)
 

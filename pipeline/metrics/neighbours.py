@@ -7,6 +7,7 @@ classes), so that images sorted by class, or another mix of classes, are not wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,8 @@ GRID = np.linspace(0.02, 1.0, 50)
 _BLOCK = 1_000_000  # index distances held in memory at a time
 
 
-class Graph(NamedTuple):
+@dataclass(frozen=True)
+class Graph:
     """The k nearest neighbours of each of n vectors, without itself: indices and cosine distances, (n, k)."""
 
     index: Whole

@@ -197,7 +197,7 @@ def _text(data: bytes) -> str:
 
 
 def _csv_rows(lines: Any) -> Iterator[dict[str, Any] | str]:
-    header = next(lines, [])
+    header: list[str] = next(lines, [])
     while True:
         first = lines.line_num + 1
         try:

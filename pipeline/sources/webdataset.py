@@ -149,7 +149,7 @@ def members(files: Files, shard: str) -> Iterator[tarfile.TarInfo]:
     """The plain files of a shard, in order; links, devices and sparse files (a picture is none) are not among them."""
     with files.open(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for info in archive:
-            archive.members = []  # tarfile keeps every header otherwise
+            archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
             if info.isfile() and not info.issparse() and not PurePosixPath(info.name).name.startswith("."):
                 yield info
 
@@ -160,7 +160,7 @@ def samples(files: Files, shard: str) -> Iterator[tuple[str, dict[str, Any]]]:
     row: dict[str, Any] = {}
     with files.open(shard) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for info in archive:
-            archive.members = []
+            archive.members = []  # type: ignore[attr-defined]
             name = PurePosixPath(info.name)
             if info.isdir() or name.name.startswith("."):
                 continue

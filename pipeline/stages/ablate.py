@@ -43,7 +43,7 @@ from pipeline.records import SCHEMAS, matrix, table
 from pipeline.store import Parts, Shelf, in_order, key_of, length
 
 VERSION = 3
-SCALE_IMAGES = 20_000
+SCALE_IMAGES = 10_000
 """Of no more images than this the natural dose of a cue is measured."""
 DOSE_IMAGES = 20
 """Pictures of an experiment on which the dose is measured."""
@@ -94,7 +94,8 @@ def ablate(
     bench = Bench(pictures, model, classes, shelf, count, progress)
     edited = {edit.image_id for experiment in experiments for pair in experiment.pairs for edit in pair.edits}
     before = pa.concat_tables([*of_images(predictions, ("image_id", "scores", "logits"), edited)])
-    rows = Rows(images, classes, _answers(before), bench.after, says_yes_or_no(model))
+    some = pa.concat_tables([*of_images(images, ("image_id", "group"), edited)])
+    rows = Rows(some, classes, _answers(before), bench.after, says_yes_or_no(model))
     used: list[list[Pair]]
     if audit.ablate.mode == "exhaustive":
         used, stopped = show_all(experiments, bench)
@@ -194,8 +195,8 @@ def measure_doses(
             fit = ~present[:, contrary].any(axis=1) | present[:, column[cue_id]]
             scales[cue_id] = natural_scale(natural[fit], present[fit, column[cue_id]], labels[fit], selection[fit])
         if scales[cue_id] is not None:
-            some = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
-            turns = [mine[number % len(mine)] for number, mine in enumerate(some)]
+            shown = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
+            turns = [mine[number % len(mine)] for number, mine in enumerate(shown)]
             asked += [(cue_id, experiment.direction, edit) for pair in turns for edit in pair.edits]
     if not asked:  # a budget may end before any edit was shown
         return {}
@@ -205,8 +206,8 @@ def measure_doses(
     missing = [edits[edit_id] for edit_id in sorted(edits) if edit_id not in known]
     for first in range(0, len(missing), CHUNK):
         chunk = missing[first : first + CHUNK]
-        rows = {"image_id": [e.edit_id for e in chunk], "embedding": list(encoder.images(pictures.edited(chunk)))}
-        shelf.add(rows["image_id"], pa.table(rows, schema=SCHEMAS["embeddings"]))
+        seen = {"image_id": [e.edit_id for e in chunk], "embedding": list(encoder.images(pictures.edited(chunk)))}
+        shelf.add(seen["image_id"], pa.table(seen, schema=SCHEMAS["embeddings"]))
         count("dose", len(chunk))
     stored = shelf.read(sorted(edits))
     after = dict(zip(stored["image_id"].to_pylist(), matrix(stored["embedding"]), strict=True))

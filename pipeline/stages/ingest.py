@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from pipeline.config import Audit
 from pipeline.errors import UserError, nearest, plain
@@ -22,6 +23,7 @@ from pipeline.sources.items import Item, passed_over
 from pipeline.store import key_of
 
 VERSION = 1
+ROWS_AS_OBJECTS = 2048
 
 
 def ingest(
@@ -49,14 +51,18 @@ def ingest(
         UserError: no image is left, a class asked for has none, one half is empty, or captions or boxes are to come
             from data that have none.
     """
-    kept: dict[str, tuple[Item, list[dict[str, Any]]]] = {}
+    kept: dict[str, tuple[str, tuple[str, ...], list[dict[str, Any]]]] = {}  # content to path, labels and rows
     twice: dict[str, set[str]] = {}
     given: dict[str, set[str]] = {}
-    annotations: list[dict[str, Any]] = []
+    annotations = Gathered("annotations")
+    named: Counter[str] = Counter()
     quarantine: list[dict[str, str]] = []
     lost = others_only = 0
-    items = list(source)
-    for done, item in enumerate(items):
+    waiting = deque(source)
+    total = len(waiting)
+    while waiting:  # what was read need not be held
+        item = waiting.popleft()
+        named.update(item.labels)
         labels = [label for label in item.labels if not audit.classes or label in audit.classes]
         if item.fault:
             quarantine.append({"path": item.path, "reason": item.fault})
@@ -77,12 +83,12 @@ def ingest(
             continue
         content = content_id(data)
         if content in kept:
-            first = kept[content][0]
-            if set(first.labels) == set(item.labels):
-                reason = f"the same picture as {first.path}"
+            first, its, _ = kept[content]
+            if set(its) == set(item.labels):
+                reason = f"the same picture as {first}"
             else:
-                twice.setdefault(content, set(first.labels)).update(item.labels)
-                reason = f"the same picture as {first.path}, under another label"
+                twice.setdefault(content, set(its)).update(item.labels)
+                reason = f"the same picture as {first}, under another label"
             quarantine.append({"path": item.path, "reason": reason})
             continue
         group = item.group or difference_hash(image)
@@ -110,41 +116,67 @@ def ingest(
                 }
             )
             if any(said.values()):
-                annotations.append({"image_id": image_id, **said})
-        kept[content] = (item, rows)
-        progress(done + 1, len(items))
+                annotations.add({"image_id": image_id, **said})
+        kept[content] = (item.path, tuple(item.labels), rows)
+        progress(total - len(waiting), total)
     for content, labels_of_it in twice.items():
-        item, _ = kept.pop(content)
+        path, _, _ = kept.pop(content)
         reason = f"the same picture under the labels {', '.join(sorted(labels_of_it))}"
-        quarantine.append({"path": item.path, "reason": reason})
-    left = [row for _, rows in kept.values() for row in rows]
+        quarantine.append({"path": path, "reason": reason})
+    left = [row for _, _, rows in kept.values() for row in rows]
     for row in left:  # a group is never parted, unless the data say so
         row["split"] = row["split"] or min(given.get(row["group"], {half(row["group"], audit.seed)}))
-    if before is not None and not audit.no_split and (waiting := later_ones(left, before, audit.renew)):
-        for row in waiting:
+    if before is not None and not audit.no_split and (later := later_ones(left, before, audit.renew)):
+        for row in later:
             row["split"] = "set aside"
         skip(
-            f"{len(waiting)} new images of the selection half",
+            f"{len(later)} new images of the selection half",
             "cues are those that the audit before chose, so that the two can be compared; they are chosen anew when "
             f"the half has grown by {audit.renew:.0%} (renew)",
         )
-    count("given", len(items))
+    count("given", total)
     count("pictures", len(kept))
     count("other_classes", others_only)
     for why, number in sorted(passed_over(source).items()):
         skip(f"{number:,} {'file' if number == 1 else 'files'} of the data", why)
-    images = table("images", left)
-    ids = set(images["image_id"].to_pylist())
-    annotations = [row for row in annotations if row["image_id"] in ids]
-    _check_classes(audit, images, Counter(label for item in items for label in item.labels), quarantine)
-    _check_given(audit, images, annotations, given, captioner, detector, skip)
+    gathered = Gathered("images")
+    for row in left:
+        gathered.add(row)
+    images, said_of = gathered.table(), annotations.table()
+    said_of = said_of.filter(pa.compute.is_in(said_of["image_id"], value_set=images["image_id"].combine_chunks()))
+    _check_classes(audit, images, named, quarantine)
+    _check_given(audit, images, said_of, given, captioner, detector, skip)
     if lost:
         skip(f"{lost} boxes of the data", "they are empty, outside their picture, or drawn on it before it was turned")
     return {
         "images": images,
         "quarantine": table("quarantine", quarantine),
-        "annotations": table("annotations", annotations),
+        "annotations": said_of,
     }
+
+
+class Gathered:
+    """Rows of a table, of which only the last are held as Python's own objects: those take ten times the memory."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._parts = [table(name, [])]
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """One more row."""
+        self._rows.append(row)
+        if len(self._rows) == ROWS_AS_OBJECTS:
+            self._close()
+
+    def _close(self) -> None:
+        self._parts.append(table(self._name, self._rows))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        """All rows so far."""
+        self._close()
+        return pa.concat_tables(self._parts)
 
 
 def later_ones(rows: list[dict[str, Any]], before: pa.Table, renew: float) -> list[dict[str, Any]]:
@@ -221,7 +253,7 @@ def _check_classes(audit: Audit, images: pa.Table, found: Counter[str], quaranti
 def _check_given(
     audit: Audit,
     images: pa.Table,
-    annotations: list[dict[str, Any]],
+    annotations: pa.Table,
     given: dict[str, set[str]],
     captioner: Any,
     detector: Any,
@@ -239,7 +271,8 @@ def _check_given(
     for section, what, back_end in (("caption", "captions", captioner), ("detect", "boxes", detector)):
         if not reads_annotations(back_end):
             continue
-        has = sum(any(row[column] for column in back_end.reads) for row in annotations)
+        said = [pa.compute.greater(_length(annotations[column]), 0).to_numpy() for column in back_end.reads]
+        has = int(np.any(said, axis=0).sum())
         if not has:
             raise UserError(
                 f"{section}: the back end '{getattr(audit, section).kind}' takes {what} from the data, "
@@ -247,3 +280,9 @@ def _check_given(
             )
         if section == "caption" and has < len(images):  # an image without a box may hold nothing
             skip(f"captions of {len(images) - has} images", "the data give them none")
+
+
+def _length(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Of each text or list of a column."""
+    measure = pa.compute.utf8_length if pa.types.is_string(column.type) else pa.compute.list_value_length
+    return measure(column)

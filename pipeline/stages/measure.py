@@ -193,7 +193,7 @@ def of_other_classes(images: pa.Table, annotations: Parts, place: dict[str, int]
 
 
 def measured(
-    numbers: dict[str, Reals],
+    numbers: Mapping[str, NDArray[Any]],
     cues: Cues,
     chosen: dict[tuple[int, int], int],
     classes: Sequence[str],

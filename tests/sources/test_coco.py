@@ -116,6 +116,7 @@ def test_boxes_of_a_picture_that_was_turned_are_left_out(tmp_path: Path, picture
         captioner=None,
         detector=None,
         skip=lambda what, why: skipped.append(what),
+        count=lambda what, number: None,
         progress=lambda done, total: None,
     )
     assert tables["images"]["width"].to_pylist() == [32, 32] and not len(tables["annotations"])
