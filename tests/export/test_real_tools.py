@@ -17,12 +17,12 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
 from pipeline import discover
 from pipeline.api import Result
+from pipeline.records import ANSWERS
 from pipeline.store import AuditFolder
 from tests.test_chain import audit_of
 from tests.test_cli import cuescope
@@ -205,13 +205,18 @@ def test_the_page_shows_the_picture_with_its_boxes(server: Server, project: Any,
         page.fill("input[name=email]", MAIL)
         page.fill("input[name=password]", PASSWORD)
         page.press("input[name=password]", "Enter")
-        page.wait_for_url("**/projects**", timeout=120_000)
-        page.goto(f"{server.address}/projects/{number}/data?task={quote(str(task['id']))}")
-        page.wait_for_selector(f"text={task['data']['question'][:12]}", timeout=120_000)
-        picture = page.wait_for_selector("img[src*='/data/local-files/'], img[alt='image']", timeout=120_000)
+        page.wait_for_url(lambda url: "/user/login" not in url, timeout=120_000)
+        page.goto(f"{server.address}/projects/{number}/data?task={task['id']}", wait_until="domcontentloaded")
+        page.get_by_text(task["data"]["question"]).wait_for(timeout=120_000)
+        # the picture that is labelled, not its thumbnail in the list of tasks
+        picture = page.wait_for_selector("img[alt='image']", state="attached", timeout=120_000)
         page.wait_for_function("element => element.naturalWidth > 0", arg=picture, timeout=120_000)
-        assert page.locator(f"text={task['data']['box_label']}").count() > 0
-        assert page.locator("text=not present").count() > 0
+        for choice in ANSWERS:
+            assert page.get_by_text(choice, exact=False).count() > 0
+        # once as a label to draw with, once as the region that is drawn
+        label = page.get_by_text(task["data"]["box_label"], exact=True)
+        page.wait_for_function("n => document.body.innerText.split(n).length > 3", arg=task["data"]["box_label"])
+        assert label.count() >= 2
         page.screenshot(path=str(tmp_path / "label-studio.png"))
         browser.close()
 
