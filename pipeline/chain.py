@@ -49,7 +49,8 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import AuditFolder, Shelf, explained, length, read_keys, sweep, whole
+from pipeline.store import AuditFolder, Shelf, explained, key_of, length, read_keys, sweep, whole
+from pipeline.verdicts import kept
 
 
 def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
@@ -270,8 +271,13 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
     with _alone(folder), explained(out):  # before anything of an audit that another run is writing is touched
+        # what people said of the data set, and what was imported into this very folder, wherever it lay then
+        said = kept.read(checked.verdicts)
+        if folder.has("verdicts"):
+            said = kept.merge(kept.read(folder.file("verdicts")), said)
         for name in [*SCHEMAS]:
             folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
+        folder.write("verdicts", said)
         (out / "report.html").unlink(missing_ok=True)
         sweep(out)
         sweep(checked.cache)
@@ -285,6 +291,7 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
                 "classes": list(labels),
                 "seed": audit.seed,
                 "split": not audit.no_split,
+                "verdicts": f"{len(said)} answers, {key_of(said.to_pylist())[:8]}" if len(said) else None,
                 "previous": str(previous.resolve()) if previous else None,
                 "observational": isinstance(checked.model, RecordedAnswers),
                 "data": {"root": str(checked.source.root)},
