@@ -437,7 +437,7 @@ def properties(images: pa.Table, classes: Sequence[str]) -> list[Row]:
             ascending[np.argsort(member[ascending], kind="stable")],
             np.cumsum(np.bincount(member, minlength=len(classes)))[:-1],
         )
-        for number, label in enumerate(classes):
+        for number, name_of_class in enumerate(classes):
             area = float(apart.area[number])
             ends = shown.take(_ends(own[number], ascending, member, area >= 0.5)).to_pylist() if area == area else []
             rows.append(
@@ -445,7 +445,7 @@ def properties(images: pa.Table, classes: Sequence[str]) -> list[Row]:
                     "properties",
                     name,
                     "",
-                    label=label,
+                    label=name_of_class,
                     statistic=area,
                     lower=float(apart.lower[number]),
                     upper=float(apart.upper[number]),

@@ -152,7 +152,8 @@ def said_of(folder: AuditFolder, classes: Sequence[str]) -> dict[str, frozenset[
 
 def boxes_of(folder: AuditFolder, cues: list[Row], ids: Collection[str]) -> FindBoxes:
     """Reads the boxes of the cues in these images."""
-    finder = BoxFinder(cues, *(folder.rows(name) for name in ("detections", "regions", "assignments")), ids)
+    detections, regions, assignments = (folder.rows(name) for name in ("detections", "regions", "assignments"))
+    finder = BoxFinder(cues, detections, regions, assignments, ids)
     return lambda image_id, cue_id: finder.cue(image_id, cue_id).tolist()
 
 

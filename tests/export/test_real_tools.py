@@ -1,6 +1,7 @@
 """Exports in the real tools, each in an environment of its own: a Label Studio server on loopback, and FiftyOne.
 
-Slow: the first run installs them (about 2 GB). Set CUESCOPE_TOOLS to a folder to keep them elsewhere.
+Run by `pytest -m tools` alone: the first run installs them (about 2 GB). Set CUESCOPE_TOOLS to a folder to keep them
+elsewhere.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.test_chain import audit_of
 from tests.test_cli import cuescope
 from tests.tools import environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(4000)]
+pytestmark = [pytest.mark.tools, pytest.mark.slow, pytest.mark.timeout(4000)]
 
 TOKEN = "5f1c7d0a9b8e4c3d2a1b0c9d8e7f6a5b4c3d2e1f"
 MAIL, PASSWORD = "labeler@example.org", "a-long-password-1"
