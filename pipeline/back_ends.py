@@ -86,7 +86,7 @@ def licence(package: str) -> str:
         about = importlib.metadata.metadata(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-    found = about["License-Expression"] or about["License"] or "unknown"
+    found = about.get("License-Expression") or about.get("License") or "unknown"
     return PLAIN.get(found, found)
 
 
