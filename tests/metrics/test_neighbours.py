@@ -53,7 +53,7 @@ def test_neighbours_are_the_nearest_and_never_the_image_itself() -> None:
     assert graph.near.shape == (60, 12)
     assert not (graph.near == np.arange(60)[:, None]).any()
     assert np.allclose(graph.distance, np.sort(far, axis=1)[:, :12], atol=1e-5)
-    assert neighbours(vectors[:4], 10).index.shape == (4, 3)
+    assert neighbours(vectors[:4], 10).near.shape == (4, 3)
 
 
 def test_order_finds_drift_jumps_and_bursts_and_leaves_noise_alone() -> None:
