@@ -275,9 +275,8 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
         said = kept.read(checked.verdicts)
         if folder.has("verdicts"):
             said = kept.merge(kept.read(folder.file("verdicts")), said)
-        for name in [*SCHEMAS]:
+        for name in SCHEMAS.keys() - {"verdicts"}:
             folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
-        folder.write("verdicts", said)
         (out / "report.html").unlink(missing_ok=True)
         sweep(out)
         sweep(checked.cache)
@@ -307,6 +306,7 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
                 "finished": None,
             }
         )
+        folder.write("verdicts", said)  # after run.json: without one, a folder with files in it is no audit
     return folder
 
 
