@@ -71,7 +71,7 @@ def finished(root: Path, images: int) -> list[Past]:
     return [past for past in history(root) if past.state == "finished" and past.images == images]
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_schedule_names_what_changed_while_images_were_added(server: str, tmp_path: Path) -> None:
     images, root = tmp_path / "images", tmp_path / "R"
     write_patched_set(images, per_class=120, seed=3)
