@@ -416,12 +416,12 @@ def measured(images: pa.Table) -> dict[str, NDArray[np.float64]]:
 
 def properties(images: pa.Table, classes: Sequence[str]) -> list[Row]:
     """Whether a property of the picture gives its class away: each property, each class against all others."""
-    label = places(images["label"], {name: number for number, name in enumerate(classes)})
-    known = label >= 0
+    of_class = places(images["label"], {name: number for number, name in enumerate(classes)})
+    known = of_class >= 0
     group = images["group"].combine_chunks().dictionary_encode()
     in_alphabet = np.empty(len(group.dictionary), dtype=np.int64)
     in_alphabet[pa.compute.sort_indices(group.dictionary).to_numpy()] = np.arange(len(group.dictionary))
-    own_group = (label * len(in_alphabet) + in_alphabet[group.indices.to_numpy()])[known]  # of a class
+    own_group = (of_class * len(in_alphabet) + in_alphabet[group.indices.to_numpy()])[known]  # of a class
     keys, first = np.unique(own_group, return_index=True)
     member = keys // max(len(in_alphabet), 1)
     shown = images["image_id"].take(pa.array(np.flatnonzero(known)[first]))
