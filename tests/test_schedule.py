@@ -134,7 +134,7 @@ def test_prefect_yaml_deploys_the_audit_to_a_work_pool(server: str, tmp_path: Pa
     (deployment,) = ask(server, "deployments/filter")
     assert deployment["entrypoint"] == "flows/audit.py:audit" and deployment["work_pool_name"] == "audits"
     assert deployment["schedules"][0]["schedule"]["cron"] == "0 3 * * 1"
-    assert set(deployment["parameters"]) == {"config", "root", "overrides"}
+    assert set(deployment["parameters"]) == {"config", "root", "overrides", "runner"}
 
 
 def test_a_schedule_without_a_server_or_a_time_is_refused(patched_set: Path, tmp_path: Path) -> None:
