@@ -55,7 +55,7 @@ def scheduled(config: Path, root: Path, url: str, every: int) -> Iterator[subpro
             process.wait()
 
 
-def wait_for(found: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 600) -> Any:
+def wait_for(found: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 1500) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := found():
