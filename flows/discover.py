@@ -7,6 +7,7 @@ server; set one (`prefect server start`) and the runs show there.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from pathlib import Path
@@ -33,6 +34,18 @@ from pipeline.context import Context  # noqa: E402
 from pipeline.errors import UserError, plain  # noqa: E402
 from pipeline.progress import LISTENER  # noqa: E402
 from pipeline.store import AuditFolder  # noqa: E402
+
+
+def _told_plainly(record: logging.LogRecord) -> bool:
+    """Prefect's lines as a person can read them: no stack trace of a user's mistake, no control characters of names."""
+    if record.exc_info and isinstance(record.exc_info[1], UserError):
+        record.exc_info = record.exc_text = None
+    record.msg, record.args = plain(record.getMessage(), keep="\n"), ()
+    return True
+
+
+for _name in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(_told_plainly)
 
 RUNNER: Any = runner_of("threads")
 

@@ -83,10 +83,10 @@ def licence(package: str) -> str:
     if package in WRITTEN:
         return WRITTEN[package]
     try:
-        about = importlib.metadata.metadata(package)
+        about: Any = importlib.metadata.metadata(package)
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
-    found = about["License-Expression"] or about["License"] or "unknown"
+    found = about.get("License-Expression") or about.get("License") or "unknown"
     return PLAIN.get(found, found)
 
 

@@ -49,7 +49,8 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import AuditFolder, Shelf, explained, length, read_keys, sweep, whole
+from pipeline.store import AuditFolder, Shelf, explained, key_of, length, read_keys, sweep, whole
+from pipeline.verdicts import kept
 
 
 def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
@@ -270,7 +271,11 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
     with _alone(folder), explained(out):  # before anything of an audit that another run is writing is touched
-        for name in [*SCHEMAS]:
+        # what people said of the data set, and what was imported into this very folder, wherever it lay then
+        said = kept.read(checked.verdicts)
+        if folder.has("verdicts"):
+            said = kept.merge(kept.read(folder.file("verdicts")), said)
+        for name in SCHEMAS.keys() - {"verdicts"}:
             folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
         (out / "report.html").unlink(missing_ok=True)
         sweep(out)
@@ -285,6 +290,7 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
                 "classes": list(labels),
                 "seed": audit.seed,
                 "split": not audit.no_split,
+                "verdicts": f"{len(said)} answers, {key_of(said.to_pylist())[:8]}" if len(said) else None,
                 "previous": str(previous.resolve()) if previous else None,
                 "observational": isinstance(checked.model, RecordedAnswers),
                 "data": {"root": str(checked.source.root)},
@@ -300,6 +306,7 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
                 "finished": None,
             }
         )
+        folder.write("verdicts", said)  # after run.json: without one, a folder with files in it is no audit
     return folder
 
 

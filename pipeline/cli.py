@@ -129,16 +129,29 @@ def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: b
 def export(
     audit: Annotated[Path, Parameter(help="an audit's folder")],
     *,
-    to: Annotated[str, Parameter(help="label-studio or csv")],
-    out: Annotated[Path, Parameter(help="the file to write")],
+    to: Annotated[str, Parameter(help="label-studio, coco, csv, jsonl, imagefolder or groups")],
+    out: Annotated[Path, Parameter(help="the file or folder to write")],
     set: Annotated[tuple[str, ...], Parameter(help="an option of the exporter: --set image_prefix=https://...")] = (),
 ) -> None:
-    """Write an audit's findings for labelers."""
+    """Write an audit's findings for labelers and other tools; `cuescope import-verdicts` takes their answers back."""
     from pipeline.stages.export import export_audit
     from pipeline.store import AuditFolder
 
     for path in export_audit(AuditFolder.open(audit), to, out, list(set)):
-        print(path)
+        print(plain(str(path)))
+
+
+@app.command
+def import_verdicts(
+    audit: Annotated[Path, Parameter(help="the audit's folder that the labelers' files were exported from")],
+    file: Annotated[Path, Parameter(help="Label Studio's JSON export, or CSV or JSONL with a row an answer")],
+) -> None:
+    """Take in labelers' verdicts: they order this audit's findings, and hold for later audits of the data set."""
+    from pipeline.import_verdicts import import_verdicts as take_in
+    from pipeline.store import AuditFolder
+
+    for line in take_in(AuditFolder.open(audit), file).lines():
+        print(plain(line))  # names and annotators in it are anybody's
 
 
 @app.command

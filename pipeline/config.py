@@ -173,6 +173,9 @@ class Audit(Section):
     cache: str | None = Field(
         default=None, description="folder of the feature cache; default: .cuescope beside the output"
     )
+    verdicts: str | None = Field(
+        default=None, description="file of labelers' verdicts; default: in the folder verdicts beside the output"
+    )
     operate: Operate = Field(default=Operate(), exclude=True)
     seed: int = 0
 
@@ -240,7 +243,7 @@ class Audit(Section):
         return self.prompts.get(label, label.replace("_", " ").replace("-", " ").strip())
 
 
-PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model", "captions_path"})
+PATH_KEYS = frozenset({"path", "name", "cache", "checkpoint", "root", "text_model", "captions_path", "verdicts"})
 
 
 def _absolute(value: Any, base: Path, key: str = "") -> Any:
@@ -253,7 +256,7 @@ def _absolute(value: Any, base: Path, key: str = "") -> Any:
         return value
     scheme, rest = ("local-dir:", value[10:]) if value.startswith("local-dir:") else ("", value)
     candidate = base / Path(rest).expanduser()
-    if scheme or key in ("path", "cache", "root", "captions_path") or candidate.exists():
+    if scheme or key in ("path", "cache", "root", "captions_path", "verdicts") or candidate.exists():
         return f"{scheme}{candidate.resolve()}"
     return value
 

@@ -22,6 +22,7 @@ from pipeline.models import registry
 from pipeline.models.ledger import Ledger
 from pipeline.records import SchemaError
 from pipeline.store import AuditFolder
+from pipeline.verdicts import kept
 
 Progress = Callable[[str, int, int], None]
 DECODERS = 4
@@ -66,6 +67,18 @@ class Context:
     def cache(self) -> Path:
         """The feature cache: beside the audit's folder unless configured."""
         return Path(self.audit.cache) if self.audit.cache else self.folder.path.resolve().parent / ".cuescope"
+
+    @property
+    def verdicts(self) -> Path:
+        """The file of labelers' verdicts on this data set: see pipeline/verdicts/kept.py."""
+        if self.audit.verdicts:
+            return Path(self.audit.verdicts)
+        return kept.file_of(self.folder.path.resolve().parent, self.audit.data.kind, self.audit.data.options)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What run.json says of the back ends: model, captioner, proposer, detector, encoder to a fingerprint."""
+        return dict(self.folder.run()["fingerprints"])
 
     @property
     def ledger(self) -> Ledger:

@@ -77,6 +77,21 @@ def decode(data: bytes) -> RGB:
         raise UnreadableImage(f"damaged image: {plain(str(error))[:200] or type(error).__name__}") from None
 
 
+def format_of(data: bytes) -> str:
+    """Pillow's name of the format of an image file's bytes.
+
+    Raises:
+        UnreadableImage: it is none of FORMATS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with open_image(io.BytesIO(data), formats=_formats()) as picture:
+                return picture.format or ""
+    except Exception as error:  # as in `decode`
+        raise UnreadableImage(f"not an image: {plain(str(error))[:200] or type(error).__name__}") from None
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     """Turned as its EXIF data say; of damaged EXIF data nothing can be said, and the picture is as it is."""
     try:

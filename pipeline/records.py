@@ -34,6 +34,10 @@ THINGS = frozenset({"Co-occurring Objects", "Shape", "Texture and Noise"})
 
 VERDICTS = ("confirmed", "associated only", "core", "inconclusive")
 
+ANSWERS = ("spurious", "core", "not present", "unsure")
+"""What a person may say of a finding, or of a picture of one."""
+DISAGREED = "disagreed"
+"""What people say of a finding where no answer has more than half of their votes."""
 
 LEANING = 10**0.5
 """From this e-value on an experiment speaks for an effect, if not as loudly as many tests at once demand: "substantial"
@@ -45,14 +49,18 @@ def worst_first(finding: Mapping[str, Any]) -> tuple[Any, ...]:
 
     Of the rest, those that experiments lean towards come first, those whose first edits hardly move the model later,
     regions that look like the class itself after them, and core ones last. The first edits: the order must not depend
-    on how far an experiment went.
+    on how far an experiment went. Findings that people call spurious are followed: they come before all others, in
+    this same order; those that people don't see in the pictures come just before the core ones.
     """
-    e = finding["e"]
+    e, people = finding["e"], finding.get("labelers", "")
     tier = 1 if e is not None and e >= LEANING else 3 if finding["unmoved"] else 2
-    order = {"confirmed": 0, "core": 7}.get(finding["verdict"], tier + (3 if finding["resembles_class"] else 0))
+    order = {"confirmed": 0, "core": 8}.get(finding["verdict"], tier + (3 if finding["resembles_class"] else 0))
+    if people == "not present" and order != 8:
+        order = 7
     names = ("harm_lower", "harm") if not order else ("observed_lower", "log_odds_ratio_lower")
     low, worth = (-np.inf if v is None or np.isnan(v) else v for v in (finding[name] for name in names))
-    return order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]
+    followed = people == "spurious"
+    return not followed, order, -low, -worth, finding["kind"] == "unnamed", finding["class"], finding["cue_id"]
 
 
 SPLITS = ("selection", "estimation", "set aside")
@@ -71,6 +79,24 @@ PROPERTIES = ("brightness", "contrast", "saturation", "tint_red", "tint_blue", "
 """Measured on each image at ingest: see pipeline/properties.py."""
 
 SCHEMAS: dict[str, pa.Schema] = {
+    # people's answers, of this audit and of earlier ones of the same data set: one row an answer
+    "verdicts": _schema(
+        **{"class": TEXT},
+        cue_id=TEXT,  # in the audit that was judged
+        cue=TEXT,  # a named cue is known again by its name
+        cue_type=TEXT,
+        kind=TEXT,
+        image_id=TEXT,  # the picture that was judged, or empty: the finding as a whole
+        verdict=TEXT,  # one of ANSWERS, or empty where only presence was asked
+        present=YES,  # whether the cue is in the picture; null where that wasn't said
+        boxes=pa.list_(BOX),  # where the person marked it
+        annotator=TEXT,
+        given=TEXT,  # when, ISO 8601 in UTC
+        source=TEXT,  # label-studio, csv, jsonl, review
+        note=TEXT,
+        center=VECTOR,  # of an unnamed cue: its cluster's centroid, by which it is known again; else empty
+        encoder=TEXT,  # fingerprint of the region encoder that `center` comes from
+    ),
     # ingest
     "images": _schema(
         image_id=TEXT,  # blake2b of the bytes, and of the annotations where there are any
@@ -297,6 +323,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_class_without=WHOLE,
         n_other_with=WHOLE,
         n_other_without=WHOLE,
+        labelers=TEXT,  # what people say of it: one of ANSWERS, DISAGREED, or empty
         resembles_class=YES,  # an unnamed cue that the encoder would call by the class's own name
         same_as=TEXT,  # cue_id of a higher finding of the class that is the same cue by another name, or empty
         evidence_ids=pa.list_(TEXT),

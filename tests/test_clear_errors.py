@@ -156,7 +156,7 @@ def test_a_class_whose_images_are_all_damaged_is_told(audit: Told, images: Path,
     for file in (tmp_path / "images" / "b").iterdir():
         file.write_bytes(b"no picture")
     line = audit(data={"source": "folder", "path": str(tmp_path / "images")})
-    holds(line, "data:", "the class 'b' has no images", "quarantined (5 in all)", "Most often:")
+    holds(line, "data:", "the class 'b' has no images", "All its files (5) were quarantined", "Most often:")
 
 
 def test_a_class_folder_without_images_is_in_the_quarantine(images: Path, tmp_path: Path) -> None:

@@ -56,10 +56,11 @@ def test_help_teaches() -> None:
         "doctor",
         "show",
         "export",
+        "import-verdicts",
         "planted",
     ):
         assert command in done.stdout
-    for command in ("discover", "audit", "schedule", "diff", "init", "export", "show"):
+    for command in ("discover", "audit", "schedule", "diff", "init", "export", "import-verdicts", "show"):
         assert cuescope(command, "--help").returncode == 0
 
 
@@ -72,10 +73,31 @@ def test_discover_show_and_export(patched_set: Path, tmp_path: Path) -> None:
     listed = cuescope("show", tmp_path / "A", "--json")
     findings = json.loads(listed.stdout)
     assert findings[0]["class"] == "a"
-    for kind, name in (("csv", "f.csv"), ("label-studio", "tasks.json")):
+    kinds = {"csv": "f.csv", "label-studio": "tasks.json", "coco": "i.json", "imagefolder": "set", "groups": "g.csv"}
+    for kind, name in kinds.items():
         out = cuescope("export", tmp_path / "A", "--to", kind, "--out", tmp_path / name)
         assert out.returncode == 0, out.stderr
         assert all(Path(line).is_file() for line in out.stdout.split())
+    verdicts_come_back(tmp_path, findings[0])
+
+
+def verdicts_come_back(folder: Path, finding: dict) -> None:
+    """A spreadsheet of tasks, filled in for one finding, changes it at once."""
+    tasks = folder / "tasks.jsonl"
+    out = cuescope("export", folder / "A", "--to", "jsonl", "--out", tasks, "--set", "rows=tasks")
+    assert out.returncode == 0, out.stderr
+    rows = [json.loads(line) for line in tasks.read_text("utf-8").split("\n") if line]
+    mine = [row for row in rows if row["finding_id"] == finding["finding_id"]][:3]
+    filled = "\n".join(json.dumps(row | {"verdict": "core", "annotator": "anna"}) for row in mine)
+    (folder / "filled.jsonl").write_text(filled, "utf-8")
+    done = cuescope("import-verdicts", folder / "A", folder / "filled.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert "3 answers kept" in done.stdout and "core (1 core)" in done.stdout
+    listed = json.loads(cuescope("show", folder / "A", "--json").stdout)
+    (now,) = [row for row in listed if row["finding_id"] == finding["finding_id"]]
+    assert (now["verdict"], now["labelers"]) == ("core", "core")
+    wrong = cuescope("import-verdicts", folder / "A", folder / "nowhere.csv")
+    assert wrong.returncode == 2 and "no file" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
 def test_a_run_is_changed_from_the_command_line(patched_set: Path, tmp_path: Path) -> None:

@@ -10,17 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = [
-    {"errors", "geometry", "images", "quiet", "secrets", "yaml_file"},
+    {"cells", "errors", "geometry", "images", "quiet", "secrets", "yaml_file"},
     {"records", "words"},
     {"store", "properties"},
     {"metrics", "models", "sources"},
-    {"config"},
+    {"config", "verdicts"},
     {"evidence"},
     {"report", "export"},
     {"context"},
     {"stages", "planted"},
     {"chain", "progress"},
-    {"api", "back_ends", "doctor", "dry_run", "history", "init", "notify"},
+    {"api", "back_ends", "doctor", "dry_run", "history", "import_verdicts", "init", "notify"},
     {"operate"},
     {"flows"},
     {"cli", "commands", "bench"},

@@ -55,7 +55,7 @@ def scheduled(config: Path, root: Path, url: str, every: int) -> Iterator[subpro
             process.wait()
 
 
-def wait_for(found: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 420) -> Any:
+def wait_for(found: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 600) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := found():
@@ -71,23 +71,25 @@ def finished(root: Path, images: int) -> list[Past]:
     return [past for past in history(root) if past.state == "finished" and past.images == images]
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_schedule_names_what_changed_while_images_were_added(server: str, tmp_path: Path) -> None:
     images, root = tmp_path / "images", tmp_path / "R"
-    write_patched_set(images, per_class=60, seed=3)
+    write_patched_set(images, per_class=120, seed=3)
     config = configuration(tmp_path, images, measure={"max_per_class": 3}, shard=100, renew=0.5, cache=None)
     with scheduled(config, root, server, every=30) as process:
-        first = wait_for(lambda: finished(root, 180), process)[0]
-        add_pictures(images, "a", 30, 1.0, 33)
-        second = wait_for(lambda: finished(root, 210), process)[0]
+        first = wait_for(lambda: finished(root, 360), process)[0]
+        # all classes grow; of the new pictures of `a` every one shows the cue, before 60 of 100 did
+        for label, count, share in (("a", 60, 1.0), ("b", 30, 0.08), ("c", 30, 0.08)):
+            add_pictures(images, label, count, share, seed=ord(label))
+        second = wait_for(lambda: finished(root, 480), process)[0]
     # the second names the planted change
     found = since(tmp_path)
     worse = [row for row in found.changes.to_pylist() if row["change"] == "worse"]
     assert worse and {row["class"] for row in worse} == {"a"} and found.causes == []
-    assert found.images["added_by_class"] == {"a": 30}
+    assert found.images["added_by_class"] == {"a": 60, "b": 30, "c": 30}
     # and took no more of the models than twice the share of new images
     forwards = [sum(AuditFolder(past.path).run()["forwards"].values()) for past in (first, second)]
-    assert forwards[1] <= 2 * 30 / 210 * forwards[0], forwards
+    assert forwards[1] <= 2 * 120 / 480 * forwards[0], forwards
     # the server shows it
     artifacts = {row["key"]: row for row in ask(server, "artifacts/latest/filter")}
     assert {"cuescope-changes", "cuescope-changed-findings", "cuescope-audit-report"} <= set(artifacts)
@@ -132,7 +134,7 @@ def test_prefect_yaml_deploys_the_audit_to_a_work_pool(server: str, tmp_path: Pa
     (deployment,) = ask(server, "deployments/filter")
     assert deployment["entrypoint"] == "flows/audit.py:audit" and deployment["work_pool_name"] == "audits"
     assert deployment["schedules"][0]["schedule"]["cron"] == "0 3 * * 1"
-    assert set(deployment["parameters"]) == {"config", "root", "overrides"}
+    assert set(deployment["parameters"]) == {"config", "root", "overrides", "runner"}
 
 
 def test_a_schedule_without_a_server_or_a_time_is_refused(patched_set: Path, tmp_path: Path) -> None:

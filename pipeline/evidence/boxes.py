@@ -46,6 +46,11 @@ def undisputed(detections: pa.Table) -> pa.Table:
     return detections.filter(pa.array(keep))
 
 
+def has_boxes(cue_id: str) -> bool:
+    """Whether a cue is a matter of boxes, not of the whole image."""
+    return cue_id.partition(":")[0] in ("thing", "cluster")
+
+
 def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """A number (n,) for each text of a column, equal for equal ones."""
     return column.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)

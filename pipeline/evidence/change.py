@@ -412,7 +412,7 @@ NAMES = {
     "detector": "the detector",
     "encoder": "the region encoder",
 }
-NO_MATTER = frozenset({"cache", "shard", "device", "renew", "data.path"})
+NO_MATTER = frozenset({"cache", "shard", "device", "renew", "data.path", "verdicts"})
 """Settings that leave the findings as they are (a device changes their last digits), or say where the data are."""
 
 
@@ -437,6 +437,7 @@ def causes_of(a: Mapping[str, Any], b: Mapping[str, Any], images_a: pa.Table, im
     differs("the classes", a.get("classes"), b.get("classes"))
     differs("Cuescope's version", a.get("cuescope"), b.get("cuescope"))
     differs("Cuescope's code", a.get("code"), b.get("code"))
+    differs("what labelers said before the run", a.get("verdicts"), b.get("verdicts"))
     versions = [run.get("versions") or {} for run in (a, b)]
     for package in sorted({*versions[0], *versions[1]} - {"prefect"}):
         differs(f"package {package}", versions[0].get(package), versions[1].get(package))

@@ -129,7 +129,7 @@ def order(
     said += f" Classes with fewer than {LEAST_OF_CLASS} images were left out: {left}." if left else ""
     ids = images["image_id"].to_pylist()
     places = [_places(graph) for graph in graphs]
-    share = float(np.average([near for near, _ in places], weights=[len(graph.index) for graph in graphs]))
+    share = float(np.average([near for near, _ in places], weights=[len(graph.near) for graph in graphs]))
     rows = [
         row(
             "order",
@@ -158,10 +158,10 @@ def order(
 
 def _places(graph: Graph) -> tuple[float, list[int]]:
     """The median distance in the order to a neighbour, as a share of the length; and a run of images that are alike."""
-    apart = np.abs(np.arange(len(graph.index))[:, None] - graph.index)
+    apart = np.abs(np.arange(len(graph.near))[:, None] - graph.near)
     middle = int(np.sort(apart, axis=1)[:, : SHOWN - 1].mean(axis=1).argmin())
-    nearest = graph.index[middle][np.argsort(apart[middle], kind="stable")[: SHOWN - 1]]
-    return float(np.median(apart)) / len(graph.index), sorted([middle, *nearest.tolist()])
+    nearest = graph.near[middle][np.argsort(apart[middle], kind="stable")[: SHOWN - 1]]
+    return float(np.median(apart)) / len(graph.near), sorted([middle, *nearest.tolist()])
 
 
 def _order_words(where: str, near: float) -> str:
@@ -437,7 +437,7 @@ def properties(images: pa.Table, classes: Sequence[str]) -> list[Row]:
             ascending[np.argsort(member[ascending], kind="stable")],
             np.cumsum(np.bincount(member, minlength=len(classes)))[:-1],
         )
-        for number, label in enumerate(classes):
+        for number, name_of_class in enumerate(classes):
             area = float(apart.area[number])
             ends = shown.take(_ends(own[number], ascending, member, area >= 0.5)).to_pylist() if area == area else []
             rows.append(
@@ -445,7 +445,7 @@ def properties(images: pa.Table, classes: Sequence[str]) -> list[Row]:
                     "properties",
                     name,
                     "",
-                    label=label,
+                    label=name_of_class,
                     statistic=area,
                     lower=float(apart.lower[number]),
                     upper=float(apart.upper[number]),

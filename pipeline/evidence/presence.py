@@ -11,7 +11,7 @@ property has less, usual and more of itself: of the two cuts between three group
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.evidence.answered import calibrated_cut
 from pipeline.evidence.boxes import undisputed
 from pipeline.evidence.columns import release, scratch
 from pipeline.evidence.geometry_edits import FITTING
@@ -36,11 +37,13 @@ from pipeline.models.protocols import Floats, RegionEncoder
 from pipeline.properties import PROPERTY_CUES, TINTS, property_score
 from pipeline.records import PROPERTIES, THINGS, matrix, places
 from pipeline.store import GROUP, Parts, batches, length
+from pipeline.verdicts.settled import name_of
 
 NEUTRAL = ("a photo", "a picture", "an image of a scene")
 TEMPLATES = ("{}", "a photo with {}", "a photo of {}")
 TWO_HUMPS = 0.75
 PHI_ROWS = 1 << 15
+NOTHING: Mapping[str, Mapping[str, bool]] = {}
 DETECTION_RANGE = (0.2, 0.6)
 """A detection threshold stays in this range, whatever the scores: below it everything, above it nothing, is present."""
 
@@ -188,14 +191,23 @@ def find_cues(
     count: Callable[[str, int], None],
     load: Callable[[pa.Table], list[RGB]] | None = None,
     seed: int = 0,
+    answered: Mapping[str, Mapping[str, bool]] = NOTHING,
 ) -> Cues:
     """Every cue of the audit with its score and presence in each image, in a fixed order.
 
     `load` reads the pictures of some rows of `images`; without it cues of the whole image that are known in words
-    only can't be tested.
+    only can't be tested. `answered` says of a cue's name (settled.name_of) and an image whether people see it there:
+    their answers on the selection half set the cue's threshold, and stand in the place of its scores in either half.
     """
     image_ids: list[str] = images["image_id"].to_pylist()
     index = {image_id: number for number, image_id in enumerate(image_ids)}
+
+    def settle(name: str, scores: NDArray, automatic: float, asked: NDArray[np.bool_] | None = None) -> float:
+        """A cue's threshold: automatic, or by people's answers on images of the selection half (and of `asked`)."""
+        seen = {index[image]: yes for image, yes in answered.get(name, {}).items() if image in index}
+        at = [i for i in seen if selection[i] and (asked is None or asked[i])]
+        return calibrated_cut(scores[at], np.array([seen[i] for i in at], dtype=bool), automatic)
+
     rows: list[dict] = []
     columns: list[NDArray[np.float64]] = []
 
@@ -246,6 +258,7 @@ def find_cues(
         if cue_type in THINGS and has_detector:
             scores = best[phrase]
             cut = float(np.clip(otsu(scores[selection]), *DETECTION_RANGE))
+            cut = settle(phrase, scores, cut, scores > 0)  # no threshold finds what the detector didn't
             add(f"thing:{phrase}", phrase, cue_type, "named", "region", source, scores, cut)
         elif phrase in similarity:
             scores = similarity[phrase]
@@ -263,7 +276,7 @@ def find_cues(
                 operator,
                 source,
                 scores,
-                otsu(scores[selection]),
+                settle(phrase, scores, otsu(scores[selection])),
                 why,
             )
     measured = {name: images[name].to_numpy() for name in PROPERTIES}
@@ -271,10 +284,10 @@ def find_cues(
     strongest = np.max([told[name] for name in sorted(TINTS)], axis=0)
     for name, cue in PROPERTY_CUES.items():
         scores = told[name]
-        threshold = cut_of_property(scores[selection])
         enough = property_score(name, measured) >= cue.least
         if name in TINTS:  # a picture has one tint, not its neighbours on the colour wheel too
             enough &= scores >= strongest
+        threshold = settle(name, scores, cut_of_property(scores[selection]), enough)
         add(
             f"property:{name}",
             name,
@@ -297,7 +310,7 @@ def find_cues(
             "region",
             "clusters",
             scores,
-            row["threshold"],
+            settle(f"cluster:{row['cluster']}", scores, row["threshold"], scores > -1),
             looks_like=row["name"] or "",
         )
     scores = scratch(len(index), len(rows), cache)
@@ -305,6 +318,9 @@ def find_cues(
     for number, (row, column) in enumerate(zip(rows, columns, strict=True)):
         scores[:, number] = column
         present[:, number] = np.isfinite(column) & (column >= row["threshold"])
+        for image_id, yes in answered.get(name_of(row), {}).items():
+            if image_id in index:
+                present[index[image_id], number] = yes
         release(column)
         release(scores)
     return Cues(rows, image_ids, scores, present)

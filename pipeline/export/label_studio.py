@@ -7,23 +7,26 @@ height in percent of the image; a task has one prediction with every box; our ow
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
 from pipeline.errors import UserError
-from pipeline.export.data import ExportData, Row, check_place
+from pipeline.export.data import Asked, ExportData, Row, Verdict, check_place
+from pipeline.export.sample import Plan, asked
 from pipeline.geometry import as_boxes, to_percent_xywh
+from pipeline.records import ANSWERS
 from pipeline.store import replacing, write_text
 
-STRENGTH = ("confirmed", "inconclusive", "associated only", "core")
-"""Verdicts, those that labelers should look at first coming first."""
-
-CHOICES = ("spurious", "core", "not present", "unsure")
+HINTS = {
+    "spurious": "you see it, and it is no part of the object",
+    "core": "you see it, and it is a part of the object itself",
+    "not present": "you don't see it in this picture",
+    "unsure": "you can't tell",
+}
 SUGGESTED = {"confirmed": "spurious", "core": "core"}
 
 
@@ -35,9 +38,10 @@ def export_label_studio(
     local_root: str | None = None,
     preset_verdict: bool = False,
     batch: int = 5000,
-    least_verdict: Literal["confirmed", "inconclusive", "associated only", "core"] = "inconclusive",
+    least_verdict: Verdict = "inconclusive",
     with_cue: int = 8,
     without_cue: int = 4,
+    sample: int = 40,
 ) -> list[Path]:
     """Write tasks as JSON and, beside them, the labelling configuration as XML; returns the files.
 
@@ -51,20 +55,23 @@ def export_label_studio(
         preset_verdict: choose our verdict beforehand. Off by default: it leads the labeler.
         batch: most tasks of a file; further files are numbered.
         least_verdict: findings down to this verdict: confirmed, inconclusive, associated only, core.
-        with_cue: most images of a finding that show the cue.
-        without_cue: most images of the class of a finding that don't.
+        with_cue: most images of a finding that show the cue best.
+        without_cue: most images of the class of a finding that don't show it.
+        sample: most images beyond these that settle a finding soonest; `to_label` in a task's data says how many
+            would settle its finding (0: nothing about presence is uncertain, or the audit has no predictions).
 
     Raises:
         UserError: no finding to label, an option out of range, images outside `local_root`, or something that is no
             earlier export lies at `out`.
     """
-    if batch < 1 or with_cue < 0 or without_cue < 0:
-        raise UserError("label-studio: 'batch' must be at least 1, 'with_cue' and 'without_cue' at least 0.")
-    wanted = STRENGTH[: STRENGTH.index(least_verdict) + 1]
-    findings = [row for row in audit.findings if row["verdict"] in wanted]
+    if batch < 1 or with_cue < 0 or without_cue < 0 or sample < 0:
+        raise UserError("label-studio: 'batch' must be at least 1, 'with_cue', 'without_cue' and 'sample' at least 0.")
+    findings = audit.wanted(least_verdict)
     address = _addresses(audit.run, image_prefix, local_root)
     tasks = [
-        task for finding in findings for task in _tasks(audit, finding, address, preset_verdict, with_cue, without_cue)
+        task
+        for finding, shown, settling in asked(audit, findings, with_cue, without_cue, sample)
+        for task in _tasks(audit, finding, shown, settling, address, preset_verdict)
     ]
     if not tasks:
         raise UserError(
@@ -91,8 +98,8 @@ def labeling_config(findings: Iterable[Row]) -> str:
     verdict = ElementTree.SubElement(
         view, "Choices", name="verdict", toName="image", choice="single", required="true", showInline="true"
     )
-    for choice in CHOICES:
-        ElementTree.SubElement(verdict, "Choice", value=choice)
+    for choice in ANSWERS:
+        ElementTree.SubElement(verdict, "Choice", value=choice, hint=HINTS[choice])
     ElementTree.SubElement(view, "TextArea", name="note", toName="image", rows="2", placeholder="Note")
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
@@ -105,18 +112,9 @@ def label_of(cue: str) -> str:
 
 
 def _tasks(
-    audit: ExportData,
-    finding: Row,
-    address: _Address,
-    preset_verdict: bool,
-    with_cue: int,
-    without_cue: int,
+    audit: ExportData, finding: Row, shown: list[Asked], settling: Plan, address: _Address, preset_verdict: bool
 ) -> Iterable[dict[str, Any]]:
-    shown = audit.evidence(finding)[:with_cue]
-    known = {image["image_id"] for image, _ in shown}
-    others = [image for image in audit.without(finding, without_cue + len(known)) if image["image_id"] not in known]
-    for image, boxes in [*shown, *((image, []) for image in others[:without_cue])]:
-        present = image["image_id"] in known
+    for image, boxes, present, reason in shown:
         yield {
             "data": {
                 "image": address(image["path"]),
@@ -125,9 +123,13 @@ def _tasks(
                 "finding_id": finding["finding_id"],
                 "image_id": image["image_id"],
                 "cue_id": finding["cue_id"],
+                "cluster_mark": audit.marks.get(finding["cue_id"], ""),
                 "class": finding["class"],
                 "cue": finding["cue"],
+                "box_label": label_of(finding["cue"]),
                 "expected": "present" if present else "absent",
+                "reason": reason,
+                "to_label": len(settling.images),
             },
             "predictions": [_prediction(audit, finding, image, boxes, preset_verdict)],
         }
@@ -141,7 +143,7 @@ def _question(finding: Row) -> str:
 def _prediction(
     audit: ExportData, finding: Row, image: Row, boxes: list[list[float]], preset_verdict: bool
 ) -> dict[str, Any]:
-    score = audit.scores.get((image["image_id"], finding["cue_id"]), math.nan)
+    score = audit.score(image["image_id"], finding["cue_id"])
     result: list[dict[str, Any]] = [
         {
             "id": f"box{i}",

@@ -30,7 +30,7 @@ _BLOCK = 1_000_000  # index distances held in memory at a time
 class Graph:
     """The k nearest neighbours of each of n vectors, without itself: indices and cosine distances, (n, k)."""
 
-    index: Whole
+    near: Whole
     distance: Reals
 
 
@@ -108,18 +108,18 @@ def order_test(graphs: Sequence[Graph], rng: np.random.Generator, n_permutations
     Args:
         graphs: of each block, the neighbours among its own images in their order.
     """
-    sizes = np.array([len(graph.index) for graph in graphs], dtype=np.float64)
+    sizes = np.array([len(graph.near) for graph in graphs], dtype=np.float64)
     statistics = np.empty((1 + n_permutations, len(graphs)))
     curves = np.zeros((1 + n_permutations, len(GRID)))
     for block, graph in enumerate(graphs):
-        n, weight = len(graph.index), len(graph.index) / sizes.sum()
-        at_once = max(_BLOCK // graph.index.size, 1)
+        n, weight = len(graph.near), len(graph.near) / sizes.sum()
+        at_once = max(_BLOCK // graph.near.size, 1)
         for start in range(0, 1 + n_permutations, at_once):
             stop = min(start + at_once, 1 + n_permutations)
             places = np.tile(np.arange(n, dtype=np.int32), (stop - start, 1))
             undisturbed = 1 if start == 0 else 0
             places[undisturbed:] = rng.permuted(places[undisturbed:], axis=1)
-            apart = np.abs(places[:, :, None] - places[:, graph.index]).reshape(stop - start, -1)
+            apart = np.abs(places[:, :, None] - places[:, graph.near]).reshape(stop - start, -1)
             apart += n * np.arange(stop - start, dtype=np.int32)[:, None]
             counts = np.bincount(apart.ravel(), minlength=n * (stop - start)).reshape(-1, n)
             statistics[start:stop, block], curve = _ks_and_curve(counts)
@@ -162,7 +162,7 @@ def two_sample_test(
         [_edges(graph, labels, rng, n_permutations) for graph, labels in zip(graphs, second, strict=True)]
     )  # (blocks, 1 + draws, 2)
     sizes = np.array([labels.sum() for labels in second], dtype=np.float64)
-    ks = np.array([graph.index.shape[1] for graph in graphs], dtype=np.float64)
+    ks = np.array([graph.near.shape[1] for graph in graphs], dtype=np.float64)
     totals = np.array([len(labels) for labels in second], dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         same = edges[:, 0, 1] / (sizes * ks)
@@ -177,7 +177,7 @@ def _edges(graph: Graph, labels: NDArray[np.bool_], rng: np.random.Generator, dr
     """(1 + draws, 2): neighbours within the first and within the second sample, as observed and permuted."""
     counts = np.empty((1 + draws, 2))
     for draw in range(1 + draws):
-        near = labels[graph.index]
+        near = labels[graph.near]
         counts[draw] = (~near[~labels]).sum(), near[labels].sum()
         labels = rng.permutation(labels)
     return counts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import threading
 import weakref
 from collections.abc import Sequence
@@ -94,6 +95,7 @@ class ClipSource:
 
         if self.pretrained and not self.name.startswith((LOCAL, HUB)):
             _check_tag(self.name, self.pretrained)
+        logging.disable(logging.ERROR)  # open_clip logs what its error says too
         try:
             if self.name.startswith(HUB):
                 from huggingface_hub import hf_hub_download
@@ -112,8 +114,11 @@ class ClipSource:
         except UserError:
             raise
         except Exception as error:  # open_clip, torch, safetensors and the hub raise many types for bad weights
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())
+            reason = reason if len(reason) <= 300 else f"{reason[:300].rsplit('. ', 1)[0].rstrip('.')}."
             raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {self._hint()}") from error
+        finally:
+            logging.disable(logging.NOTSET)
         quicken(model.visual)
         return LoadedClip(model.eval(), preprocess, tokenizer, device, self.precision)
 

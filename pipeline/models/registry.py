@@ -256,7 +256,13 @@ BUILT_IN: dict[str, dict[str, BackEnd]] = {
         "label-studio": BackEnd(
             "pipeline.export.label_studio:export_label_studio", "", "tests/export/test_label_studio.py", FILES
         ),
+        "coco": BackEnd("pipeline.export.coco:export_coco", "", "tests/export/test_coco.py", FILES),
         "csv": BackEnd("pipeline.export.csv_file:export_csv", "", "tests/export/test_csv_file.py", FILES),
+        "jsonl": BackEnd("pipeline.export.jsonl_file:export_jsonl", "", "tests/export/test_jsonl_file.py", FILES),
+        "imagefolder": BackEnd(
+            "pipeline.export.imagefolder:export_imagefolder", "", "tests/export/test_imagefolder.py", FILES
+        ),
+        "groups": BackEnd("pipeline.export.groups:export_groups", "", "tests/export/test_groups.py", FILES),
     },
 }
 

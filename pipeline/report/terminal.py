@@ -31,7 +31,7 @@ def print_findings(console: Console, run: Mapping[str, Any], findings: Sequence[
         findings: rows of the findings table.
         top: most rows of the table; all confirmed findings are shown even when they are more.
     """
-    tested = [row for row in findings if _tested(row)]
+    tested = [row for row in findings if _tested(row) or row["labelers"] == "spurious"]
     ordered = sorted(tested, key=worst_first)
     shown = ordered[: max(top, sum(row["verdict"] == "confirmed" for row in tested))]
     if shown:
@@ -111,7 +111,7 @@ def _table(rows: Sequence[Row], narrow: bool) -> Table:
         strong = "bold" if row["verdict"] == "confirmed" else ""
         table.add_row(
             Text(sentences.words(row["class"])),
-            Text(sentences.words(row["cue"]), strong),
+            Text(sentences.words(row["cue"]) + (f" (labelers: {row['labelers']})" if row["labelers"] else ""), strong),
             Text(f"{SIGNS.get(row['verdict'], '')} {'' if narrow else row['verdict']}".strip(), style),
             *(Text(_span(row, f"{way}_effect")) for way in ("removal", "insertion")),
             Text(of_100(number(row["harm"]))),

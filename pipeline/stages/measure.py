@@ -37,6 +37,7 @@ from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Classifier, Detector, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.records import box_array, conform, matrix, places, table
 from pipeline.store import Parts, batches, in_order, length
+from pipeline.verdicts.settled import Opinion, known_again, name_of, opinions, presence_of
 
 VERSION = 2
 LEAST_EVIDENCE = 1.64
@@ -46,6 +47,7 @@ LEAST_PRESENT = 4
 DUPLICATE = 0.8
 """Of two cues whose presence correlates this much (phi) only one has an experiment: a named one if there is."""
 PROMPT = "a photo of a {}"
+NOBODY: Mapping[tuple[str, str], Opinion] = {}
 COLORED_REGIONS = 3
 """Regions of an image that are taken for where a colour is."""
 
@@ -66,9 +68,11 @@ def measure(
     embeddings: Parts,
     clusters: pa.Table,
     assignments: Parts,
+    verdicts: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
+    fingerprints: Mapping[str, str],
     model: Classifier | RecordedAnswers,
     detector: Detector | None,
     encoder: RegionEncoder | None,
@@ -81,10 +85,14 @@ def measure(
     """`cues`, `presence` (image x cue), `measures` (class x cue x half) and, for a multimodal LLM, `variants`."""
     splits = np.array(images["split"].to_pylist())
     halves = {name: (splits == name) | audit.no_split for name in ("selection", "estimation")}
+    said, unknown = known_again(verdicts, clusters, fingerprints.get("encoder", ""))
+    if unknown:
+        skip(f"{unknown} verdicts on unnamed cues", "no cluster of this audit looks like theirs")
+    people = opinions(said)
     cues = find_cues(
         images, attributes, detections, embeddings, clusters, assignments,
         selection=halves["selection"], has_detector=detector is not None, encoder=encoder, cache=cache, count=count,
-        load=load, seed=audit.seed,
+        load=load, seed=audit.seed, answered=presence_of(said),
     )  # fmt: skip
     place = {name: number for number, name in enumerate(classes)}
     labels = np.array([place[label] for label in images["label"].to_pylist()])
@@ -94,7 +102,7 @@ def measure(
     yes = None
     if isinstance(model, YesNoModel):
         yes = by_prompt(answers, images["image_id"].to_pylist(), classes, list(model.prompts))
-        said = affirmed(predictions, classes, yes_no=True)
+        affirmations = affirmed(predictions, classes, yes_no=True)
     groups = images["group"].combine_chunks().dictionary_encode().indices.to_numpy()
     ids: list[str] = images["image_id"].to_pylist()
     sampled = {name: to_look_up(ids, half, labels, audit, len(classes), skip, name) for name, half in halves.items()}
@@ -113,7 +121,7 @@ def measure(
         if yes is None:
             gaps = association.observed_gaps(shown, y, predicted[half], len(classes), weights, also=too)
         else:
-            gaps = association.answered_gaps(shown, y, said[half], weights, also=too)
+            gaps = association.answered_gaps(shown, y, affirmations[half], weights, also=too)
         odds = association.association(gaps.counts)
         v = association.cramers_v(gaps.counts.table)
         overlap = object_overlap(ids, sampled[split], cues, boxes, colored, audit, labels, classes)
@@ -122,7 +130,7 @@ def measure(
         else:
             top_k = top_k_gaps(cues, half, labels, predicted, len(classes), audit, also)
         if split == "selection":
-            chosen = select(cues, half, odds, gaps, overlap, attributes, audit, classes)
+            chosen = select(cues, half, odds, gaps, overlap, attributes, audit, classes, people)
         numbers = {
             "n_class_with": gaps.counts.class_with.round(),
             "n_class_without": gaps.counts.class_without.round(),
@@ -148,7 +156,7 @@ def measure(
         asker = Asker(model, classes, cache, count)
         habits = without_evidence(asker, skip)
         variants = compare_prompts(
-            model, yes, said, halves["estimation"], labels, also, leading, habits, cues, classes, audit
+            model, yes, affirmations, halves["estimation"], labels, also, leading, habits, cues, classes, audit
         )
         if audit.measure.absent and not isinstance(model, RecordedAnswers):
             made = without_object(images, halves["estimation"], boxes, audit, classes)
@@ -256,32 +264,41 @@ def select(
     attributes: pa.Table,
     audit: Audit,
     classes: Sequence[str],
+    people: Mapping[tuple[str, str], Opinion] = NOBODY,
 ) -> dict[tuple[int, int], int]:
     """(class, cue) pairs worth an experiment, with their turn within the class, from the selection half alone.
 
     The evidence is the strongest of three signs, each in standard errors: association, a lower accuracy without the
     cue, a higher hallucination rate with it. A cue that lies in the object itself is core and needs no experiment.
+
+    What people call spurious has its experiments first, whatever the signs; what they call core, or don't see in its
+    pictures, has none, and neither has another cue that is in the same images as a core one.
     """
     signs = [_standard_errors(interval) for interval in (odds, gaps.presence_accuracy, gaps.hallucination)]
     evidence = np.nan_to_num(np.maximum.reduce([np.nan_to_num(sign, nan=-np.inf) for sign in signs]), neginf=-1e9)
     seen = cues.present[half].sum(axis=0)
     alike = phi(cues.present[half])
     chosen: dict[tuple[int, int], int] = {}
-    for c in range(len(classes)):
+    for c, label in enumerate(classes):
         strength = evidence[c]
+        verdicts = [people[at].verdict if (at := (label, name_of(row))) in people else "" for row in cues.rows]
+        followed = [number for number, verdict in enumerate(verdicts) if verdict == "spurious"]
+        core = [number for number, verdict in enumerate(verdicts) if verdict == "core"]
         worth = [
             number
             for number in range(len(cues.rows))
             if evidence[c, number] > LEAST_EVIDENCE
             and seen[number] >= LEAST_PRESENT
             and not overlap[c, number] > audit.rank.core_overlap
+            and verdicts[number] not in ("spurious", "core", "not present")
+            and not (alike[number, [*core, *followed]] >= DUPLICATE).any()
         ]
         worth.sort(key=lambda number: -strength[number])  # a stable sort: equals stay in the cues' order
         named = [number for number in worth if cues.rows[number]["kind"] == "named"]
         unnamed = [number for number in worth if number not in named and not (alike[number, named] >= DUPLICATE).any()]
-        for turn, number in enumerate(
-            _fair(_distinct(named, alike), _distinct(unnamed, alike), audit.measure.max_per_class)
-        ):
+        left = max(audit.measure.max_per_class - len(followed), 0)
+        followed.sort(key=lambda number: -strength[number])
+        for turn, number in enumerate([*followed, *_fair(_distinct(named, alike), _distinct(unnamed, alike), left)]):
             chosen[c, number] = turn
     return chosen
 

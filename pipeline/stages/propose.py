@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from pipeline.config import Audit
 from pipeline.errors import BudgetReached
@@ -25,7 +26,9 @@ from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Attribute, Classifier, Proposer, RecordedAnswers, RegionEncoder
 from pipeline.models.union_proposer import also
 from pipeline.models.words import names_class
+from pipeline.properties import PROPERTY_CUES
 from pipeline.records import table
+from pipeline.verdicts.settled import opinions
 
 VERSION = 3
 
@@ -35,6 +38,7 @@ def propose(
     predictions: pa.Table,
     captions: pa.Table,
     annotations: pa.Table,
+    verdicts: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
@@ -48,7 +52,7 @@ def propose(
 ) -> dict[str, pa.Table]:
     """One row a (class, attribute). What a budget or a reply left out is reported as skipped."""
     if proposer is None:
-        return {"attributes": table("attributes", [])}
+        return {"attributes": table("attributes", judged(verdicts, classes, []))}
     by_image = dict(zip(captions["image_id"].to_pylist(), captions["caption"].to_pylist(), strict=True))
     said = affirmed(predictions, classes, says_yes_or_no(model)) > 0
     answers = {
@@ -86,7 +90,34 @@ def propose(
     for why, names in unfinished.items():
         skip(f"proposals for {', '.join(names)}", why)
     kind = audit.propose.kind if audit.propose else ""
-    return {"attributes": table("attributes", merged(found, kind, encoder, cache, count))}
+    rows = merged(found, kind, encoder, cache, count)
+    return {"attributes": table("attributes", rows + judged(verdicts, classes, rows))}
+
+
+def judged(verdicts: pa.Table, classes: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows for the named cues that people called spurious or core, where they aren't among `rows` already.
+
+    They are followed, and recognised, whether or not anything proposes them this time. Measured properties are cues of
+    every audit.
+    """
+    named = verdicts.filter(pa.compute.equal(verdicts["kind"], "named"))
+    types = dict(zip(named["cue"].to_pylist(), named["cue_type"].to_pylist(), strict=True))
+    known = {(row["label"], row["phrase"]) for row in rows}
+    return [
+        {
+            "label": label,
+            "phrase": name,
+            "cue_type": types[name],
+            "source": "labelers",
+            "reason": f"labelers: {opinion}",
+            "score": float("nan"),
+        }
+        for (label, name), opinion in sorted(opinions(row | {"name": row["cue"]} for row in named.to_pylist()).items())
+        if opinion.verdict in ("spurious", "core")
+        and label in classes
+        and (label, name) not in known
+        and name not in PROPERTY_CUES
+    ]
 
 
 def merged(

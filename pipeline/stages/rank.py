@@ -9,6 +9,8 @@
   or Yekutieli's (2001) over all (class, cue) pairs that were tested.
 - After a race, whose size depends on the data, its p is 1 / e for the e-value of a bet on a larger effect
   (metrics/anytime.py), a finding's e combines its two directions', and q-values are those of e-BH.
+- What labelers call core is core, and what they don't see in its pictures is inconclusive, whatever the experiments
+  say; what they call spurious is not core, and comes first.
 - Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
   predictions that would change if the cue no longer went with the class, an image of the class and one of another
   weighing the same. Confirmed findings come in the order of its lower bound; all others by what was observed, the
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,8 +37,9 @@ from pipeline.metrics.anytime import confidence_sequence, e_bh, e_value, either
 from pipeline.metrics.effects import FLIP_BOUNDS, TRUSTED_DOSES, Effect, at_natural_dose, paired_effect
 from pipeline.metrics.intervals import Interval, cluster_bootstrap_mean, group_means
 from pipeline.metrics.tests import bounded_mean, false_discovery
-from pipeline.records import table, worst_first
+from pipeline.records import DISAGREED, table, worst_first
 from pipeline.store import Parts, batches, key_of
+from pipeline.verdicts.settled import Opinion, known_again, name_of, opinions
 
 VERSION = 3
 EVIDENCE_IMAGES = 8
@@ -74,15 +77,18 @@ def rank(
     detections: Parts,
     regions: Parts,
     assignments: Parts,
+    clusters: pa.Table,
     cues: pa.Table,
     presence: Parts,
     measures: pa.Table,
     edits: pa.Table,
     experiments: pa.Table,
     untested: pa.Table,
+    verdicts: pa.Table,
     *,
     audit: Audit,
     classes: Sequence[str],
+    fingerprints: Mapping[str, str],
 ) -> dict[str, pa.Table]:
     """The table `findings`: every pair that was proposed, tested or recognised as core, class by class, worst first."""
     known = {row["cue_id"]: row for row in cues.to_pylist()}
@@ -96,12 +102,16 @@ def rank(
     for row in untested.to_pylist():
         reasons[row["label"], row["cue_id"]].append(f"{row['direction']}: {row['reason']}")
     seen = Seen(images, presence, list(known), audit.no_split)
+    people = opinions(known_again(verdicts, clusters, fingerprints.get("encoder", ""))[0])
     rows: list[dict[str, Any]] = []
     for (label, cue_id), measured in numbers.items():
         cue = known[cue_id]
-        core = measured["object_overlap"] > audit.rank.core_overlap and measured["log_odds_ratio_lower"] > 0
+        opinion = people.get((label, name_of(cue)))
+        said = opinion.verdict if opinion else ""
+        inside = measured["object_overlap"] > audit.rank.core_overlap and measured["log_odds_ratio_lower"] > 0
+        core = said == "core" or (inside and said != "spurious")
         proposed = cue["kind"] == "named" and (label, cue["name"]) in phrases
-        if not ((label, cue_id) in selected or core or proposed):
+        if not ((label, cue_id) in selected or core or proposed or said):
             continue
         both = tested.get((label, cue_id), {})
         rows.append(
@@ -128,10 +138,14 @@ def rank(
         qs = false_discovery([row["p"] for row in rows], method=audit.rank.correction)
     for row, q in zip(rows, qs, strict=True):
         row["q"] = float(q)
+        judged = people.get((row["class"], name_of(known[row["cue_id"]])))
+        row["labelers"] = judged.verdict if judged else ""
         row["resembles_class"] = known[row["cue_id"]]["looks_like"] == audit.words(row["class"])
         row["verdict"], row["why"] = verdict(row, audit, reasons[row["class"], row["cue_id"]])
         if row["resembles_class"] and row["verdict"] not in ("confirmed", "core"):
             row["why"] += f" What it shows looks like the {row['class']} itself."
+        if judged and judged.verdict in ("core", "not present"):
+            row["verdict"], row["why"] = heard(row, judged)
     carried = carriers(edits)
     for label in classes:
         mine = [row for row in rows if row["class"] == label and row["verdict"] == "confirmed"]
@@ -152,6 +166,8 @@ def rank(
         mine = sorted((row for row in rows if row["class"] == label), key=worst_first)
         for place, row in enumerate(mine):
             row["rank"] = place + 1
+            if row["labelers"] in ("spurious", "unsure", DISAGREED):
+                row["why"] += f" Labelers: {people[label, name_of(known[row['cue_id']])]}."
             row["same_as"] = next(
                 (above["cue_id"] for above in mine[:place] if seen.same(above["cue_id"], row["cue_id"])), ""
             )
@@ -269,6 +285,7 @@ def _finding(
         "why": "",
         "q": NAN,
         "same_as": "",
+        "labelers": "",
         "evidence_ids": evidence,
         **{name: measured[name] for name in MEASURES},
     }
@@ -343,6 +360,16 @@ def verdict(row: dict[str, Any], audit: Audit, reasons: list[str]) -> tuple[str,
             f"It goes with the class in the data, but the model's answers don't depend on it: {power}.{untested}"
         )
     return "inconclusive", f"No effect beyond the placebo was shown; {power}.{_faintly(row, faint)}{untested}"
+
+
+def heard(row: dict[str, Any], opinion: Opinion) -> tuple[str, str]:
+    """The verdict on a finding that people call core or not present, and its reason.
+
+    Experiments say what the model does; people, what is a part of the object, and what is in the pictures.
+    """
+    if opinion.verdict == "core":
+        return "core", f"Labelers call it a part of the {row['class']} itself ({opinion})."
+    return "inconclusive", f"Labelers don't see it in the pictures that were thought to show it ({opinion})."
 
 
 def _faintly(row: dict[str, Any], directions: list[str]) -> str:

@@ -49,7 +49,8 @@ def folder(calibration: list | None = None, detect: bool = True, **audit: Any) -
         **audit,
     }
     run = {"audit": raw, "classes": ["a_thing", "b"]}
-    return SimpleNamespace(path=Path("x"), run=lambda: run, has=tables.__contains__, read=tables.__getitem__)
+    read = tables.__getitem__
+    return SimpleNamespace(path=Path("x"), run=lambda: run, has=tables.__contains__, read=read, rows=read)
 
 
 def test_what_is_there_scores_high_and_what_is_not_low() -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.cells import FORMULA, cell, text_of
 from pipeline.errors import UserError
-from pipeline.export.csv_file import FORMULA, cell, export_csv
+from pipeline.export.csv_file import export_csv
 from pipeline.models import registry
 from pipeline.records import SCHEMAS
 from tests.export.test_label_studio import audit
@@ -43,10 +44,10 @@ def test_a_row_an_evidence_image(tmp_path: Path) -> None:
 def test_no_text_is_a_formula_and_the_rest_is_left_alone(text: str) -> None:
     made = cell(text)
     assert not made.lstrip(" ").startswith(FORMULA)
-    assert made in (text, "'" + text)
+    assert made in (text, "'" + text) and text_of(made) == text
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =HYPERLINK(1)"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =HYPERLINK(1)", "'=1"])
 def test_formulas_are_quoted(text: str) -> None:
     assert cell(text) == "'" + text
 
@@ -56,7 +57,7 @@ def test_numbers_are_no_formulas() -> None:
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="findings or images"):
+    with pytest.raises(UserError, match="findings, images"):
         export_csv(audit("/set"), tmp_path / "out.csv", rows="all")  # type: ignore[arg-type]
-    assert registry.check_options("export", "csv", {}) == {"rows": "findings"}
+    assert registry.check_options("export", "csv", {}) == {"rows": "findings", "least_verdict": "inconclusive"}
     assert list(tmp_path.iterdir()) == []

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.export.data import ExportData
-from pipeline.export.label_studio import CHOICES, export_label_studio, label_of, labeling_config
+from pipeline.export.label_studio import export_label_studio, label_of, labeling_config
 from pipeline.geometry import as_boxes, from_percent_xywh, to_percent_xywh
 from pipeline.models import registry
+from pipeline.records import ANSWERS
 from tests.report.synthetic import finding
 
 BOX = [0.1, 0.2, 0.4, 0.45]
@@ -117,7 +118,7 @@ def test_the_verdict_is_chosen_beforehand_only_when_asked(tmp_path: Path, preset
     check(tasks, config)
     chosen = [p["value"]["choices"] for t in tasks for p in t["predictions"][0]["result"] if p["type"] == "choices"]
     assert chosen == ([["spurious"]] * 6 if preset else [])
-    assert [choice.get("value") for choice in config.iter("Choice")] == list(CHOICES)
+    assert [choice.get("value") for choice in config.iter("Choice")] == list(ANSWERS)
 
 
 def test_local_files_are_named_from_the_root_that_label_studio_serves(tmp_path: Path) -> None:

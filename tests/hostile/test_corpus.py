@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -168,5 +169,17 @@ def test_the_report_runs_nothing(audited: tuple[Path, Path], tmp_path: Path) -> 
 def test_no_cell_of_an_export_is_a_formula(audited: tuple[Path, Path]) -> None:
     for file in (audited[1] / "findings.csv", audited[1].parent / "f.csv"):
         with open(file, encoding="utf-8", newline="") as stream:
-            for row in corpus.csv.reader(stream):
+            for row in csv.reader(stream):
                 assert not any(re.match(r"\s*[=@＝]|[-+]\D", cell) for cell in row), row
+
+
+@pytest.mark.slow
+def test_a_fault_found_by_the_scheduler_is_told_plainly(tmp_path: Path) -> None:
+    images = corpus.write_patched_set(tmp_path / "images", per_class=2)
+    label = f"zzz{ESCAPE}"
+    (images / label).mkdir()
+    (images / label / "x.png").write_bytes(b"no picture")
+    config = audit(tmp_path, {"source": "folder", "path": str(images)})
+    done = cuescope("discover", config, "--out", tmp_path / "out", PREFECT_HOME=str(tmp_path / "prefect"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr and is_plain(done.stderr)
+    assert "All its files (1) were quarantined" in done.stderr.splitlines()[-1]

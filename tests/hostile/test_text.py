@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Audit
+from pipeline.cells import cell
 from pipeline.cli import main
 from pipeline.errors import UserError, plain
-from pipeline.export.csv_file import cell, export_csv
+from pipeline.export.csv_file import export_csv
 from pipeline.export.data import ExportData
 from pipeline.export.label_studio import export_label_studio, labeling_config
 from pipeline.init import write_configuration

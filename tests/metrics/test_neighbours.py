@@ -30,7 +30,7 @@ GOLDEN = {
 def test_the_statistic_is_cleanlabs(name: str) -> None:
     vectors, expected = GOLDEN[name]
     graph = neighbours(vectors.astype(np.float32))
-    distances = np.abs(np.arange(len(vectors))[:, None] - graph.index)
+    distances = np.abs(np.arange(len(vectors))[:, None] - graph.near)
     assert index_distance_ks(distances, len(vectors)) == pytest.approx(expected, abs=1e-12)
 
 
@@ -50,10 +50,10 @@ def test_neighbours_are_the_nearest_and_never_the_image_itself() -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     far = 1 - unit @ unit.T
     np.fill_diagonal(far, np.inf)
-    assert graph.index.shape == (60, 12)
-    assert not (graph.index == np.arange(60)[:, None]).any()
+    assert graph.near.shape == (60, 12)
+    assert not (graph.near == np.arange(60)[:, None]).any()
     assert np.allclose(graph.distance, np.sort(far, axis=1)[:, :12], atol=1e-5)
-    assert neighbours(vectors[:4], 10).index.shape == (4, 3)
+    assert neighbours(vectors[:4], 10).near.shape == (4, 3)
 
 
 def test_order_finds_drift_jumps_and_bursts_and_leaves_noise_alone() -> None:

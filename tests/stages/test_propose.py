@@ -11,7 +11,7 @@ from pipeline.config import Audit
 from pipeline.models.caption_mining import caption_mining
 from pipeline.models.protocols import Attribute, Proposals
 from pipeline.records import table
-from pipeline.stages.propose import propose
+from pipeline.stages.propose import judged, propose
 
 CLASSES = ("boat", "train")
 AUDIT = Audit.from_dict({"data": {"path": "."}, "model": {"kind": "python", "factory": "a:b"}})
@@ -34,6 +34,7 @@ def tables(rows: list[tuple[str, str, str, str]]) -> dict[str, pa.Table]:
         "predictions": table("predictions", predictions),
         "captions": table("captions", captions),
         "annotations": table("annotations", []),
+        "verdicts": table("verdicts", []),
     }
 
 
@@ -126,3 +127,40 @@ def test_one_name_for_a_cue_in_all_classes_with_every_source() -> None:
     assert (boat["phrase"], boat["source"]) == ("buoy", "captions, openai")
     assert (train["phrase"], train["source"], train["reason"]) == ("buoy", "captions", "as 'a buoy': near it")
     assert skipped == [("proposals for train", "the budget is spent")]
+
+
+def test_what_people_judged_is_proposed_whether_or_not_anything_else_proposes_it() -> None:
+    def said(cue: str, verdict: str, label: str = "boat") -> dict:
+        return {
+            "class": label,
+            "cue_id": f"thing:{cue}",
+            "cue": cue,
+            "cue_type": "Co-occurring Objects",
+            "kind": "named",
+            "image_id": "",
+            "verdict": verdict,
+            "present": None,
+            "boxes": [],
+            "annotator": "anna",
+            "given": "",
+            "source": "csv",
+            "note": "",
+            "center": [],
+            "encoder": "",
+        }
+
+    verdicts = table(
+        "verdicts",
+        [
+            said("buoy", "spurious"), said("hull", "core"), said("gull", "not present"), said("oar", "unsure"),
+            said("rail", "spurious", "plane"), said("red tint", "spurious"), said("meadow", "spurious"),
+        ],
+    )  # fmt: skip
+    known = [{"label": "boat", "phrase": "meadow"}]
+    rows = judged(verdicts, CLASSES, known)
+    assert [(row["label"], row["phrase"], row["source"]) for row in rows] == [
+        ("boat", "buoy", "labelers"),
+        ("boat", "hull", "labelers"),
+    ]
+    assert rows[0]["reason"] == "labelers: 1 spurious"
+    table("attributes", rows)

@@ -6,7 +6,8 @@ import pytest
 from pipeline.config import Audit
 from pipeline.evidence.race import STOPPED
 from pipeline.records import worst_first
-from pipeline.stages.rank import apart, measure_direction, verdict
+from pipeline.stages.rank import apart, heard, measure_direction, verdict
+from pipeline.verdicts.settled import Opinion
 
 NAN = float("nan")
 
@@ -188,3 +189,29 @@ def test_edits_that_carry_no_pictures_pixels_are_a_findings_own() -> None:
 def test_a_direction_that_shows_no_effect_speaks_for_nothing_though_it_carries_nothing_of_the_other_cue() -> None:
     both = {"removal": [("elsewhere", row) for row in rows(0.0, 0.0)], **pasted(0.9, 0.0)}
     assert not apart(WON, both, SHOWING, AUDIT)
+
+
+def test_what_people_call_spurious_comes_first_what_they_do_not_see_late_and_core_last() -> None:
+    base = {"resembles_class": False, "unmoved": False, "kind": "named", "observed_lower": 0.1, "e": 2.0,
+            "log_odds_ratio_lower": 0.0, "harm_lower": 0.2, "harm": 0.3, "class": "boat"}  # fmt: skip
+    rows = [
+        base | {"cue_id": name, "verdict": verdict, "labelers": people}
+        for name, verdict, people in (
+            ("core", "core", "core"),
+            ("unseen", "inconclusive", "not present"),
+            ("split", "inconclusive", "disagreed"),
+            ("confirmed", "confirmed", ""),
+            ("followed", "inconclusive", "spurious"),
+            ("followed and confirmed", "confirmed", "spurious"),
+        )
+    ]
+    assert [row["cue_id"] for row in sorted(rows, key=worst_first)] == [
+        "followed and confirmed", "followed", "confirmed", "split", "unseen", "core",
+    ]  # fmt: skip
+
+
+def test_experiments_never_outvote_people_on_what_is_core() -> None:
+    said, why = heard({"class": "boat", "verdict": "confirmed"}, Opinion("core", {"anna": "core"}))
+    assert said == "core" and "1 core" in why
+    said, why = heard({"class": "boat", "verdict": "confirmed"}, Opinion("not present", {"anna": "not present"}))
+    assert said == "inconclusive" and "don't see it" in why

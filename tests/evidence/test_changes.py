@@ -141,6 +141,8 @@ def test_what_else_differs_is_named_and_where_the_data_lie_is_no_matter() -> Non
     assert named == ["the model under test", "configuration: rank.q", "Cuescope's code", "package torch"]
     more = images(("1", "a", "selection"), ("5", "a", "selection"))
     assert [cause["what"] for cause in causes_of(run, run, same, more)] == ["the images that cues were chosen on"]
+    heard = {**run, "verdicts": "3 answers, 0a1b2c3d"}
+    assert [cause["what"] for cause in causes_of(run, heard, same, same)] == ["what labelers said before the run"]
 
 
 def pairs(image_id: str, fills: int) -> list[Pair]:
