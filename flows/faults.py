@@ -12,6 +12,8 @@ import httpx
 from pipeline.errors import UserError
 
 PLAIN = (UserError, httpx.TransportError)
+EVENTS = tuple(logging.getLogger(name) for name in ("prefect.events.clients", "prefect._internal.concurrency"))
+_lost: set[str] = set()  # the loggers that said already that events are lost
 
 
 @contextlib.contextmanager
@@ -24,6 +26,10 @@ def plainly() -> Iterator[None]:
     loggers = [logging.getLogger(f"prefect.{runs}") for runs in ("flow_runs", "task_runs")]
     for logger in loggers:
         logger.addFilter(_is_news)
+    # these stay: what is left of the events is sent when the process ends, after the flow's own last words
+    _lost.clear()
+    for logger in EVENTS:
+        logger.addFilter(_is_first_loss)
     try:
         yield
     except (httpx.TransportError, RuntimeError) as error:
@@ -46,3 +52,14 @@ def _is_news(record: logging.LogRecord) -> bool:
     """Whether a record says more than the error that the command line is about to say."""
     fault: Any = record.exc_info[1] if record.exc_info else None
     return not isinstance(fault, PLAIN) and not any(f"{kind.__name__}(" in record.getMessage() for kind in PLAIN)
+
+
+def _is_first_loss(record: logging.LogRecord) -> bool:
+    """Whether a record is other than one more lost event: each is logged twice, with its whole content."""
+    if "EventsWorker" in record.getMessage():
+        return False
+    if "Unable to connect" not in record.getMessage():
+        return True
+    first = record.name not in _lost
+    _lost.add(record.name)
+    return first

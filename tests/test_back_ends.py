@@ -66,7 +66,9 @@ def test_licences_are_those_of_the_packages_metadata() -> None:
             about = importlib.metadata.metadata(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-        theirs = " ".join([about["License-Expression"] or "", about["License"] or "", *about.get_all("Classifier", [])])
+        theirs = " ".join(
+            [about.get("License-Expression", ""), about.get("License", ""), *about.get_all("Classifier", [])]
+        )
         short = {"LGPL-2.1": "LGPL", "BSD-2-Clause": "BSD", "BSD-3-Clause": "BSD", "Apache-2.0": "Apache"}
         first = licence.partition(",")[0]
         assert short.get(first, first) in theirs, (package, licence, theirs)
