@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import threading
@@ -100,6 +101,7 @@ def test_new_images_like_the_old_ones_cost_themselves_and_change_nothing(copied:
     found = since(copied)
     assert found.images["added"] == 3 and found.images["added_by_class"] == {"a": 1, "c": 2}
     assert found.causes == [] and not found.got_worse and not of_kind(found, "better", "gone")
+    assert found.drift == []
     assert outcome.comparison is not None and outcome.comparison["counts"] == found.counts
 
 
@@ -109,7 +111,12 @@ def test_a_cue_that_spreads_is_named_and_ends_with_exit_code_3(copied: Path) -> 
     assert done.returncode == 3, done.stdout + done.stderr
     assert "what changed is the data" in done.stdout
     first, second = folders(copied / "R")
-    assert "Since the audit before" in (second / "report.html").read_text()
+    page = html.unescape((second / "report.html").read_text())
+    assert "Since the audit before" in page
+    drift = compare(AuditFolder(first), AuditFolder(second)).drift
+    assert ("added images", "mix of classes") in {(row["check"], row["what"]) for row in drift}  # 70 of one class alone
+    assert all(row["verdict"] in page for row in drift)
+    assert " ".join(drift[0]["verdict"].split()) in " ".join(done.stdout.split())
     shown = cuescope("diff", first, second, "--json")
     assert shown.returncode == 3
     worse = [row for row in json.loads(shown.stdout)["findings"] if row["change"] == "worse"]

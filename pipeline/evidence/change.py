@@ -16,7 +16,7 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from pipeline.errors import UserError
+from pipeline.evidence.drift import drift_between
 from pipeline.evidence.presence import Presence
 from pipeline.metrics.change import NO_CHANGE, Direction, HarmChange, Mean, harm_change, mean_of
 from pipeline.metrics.effects import TRUSTED_DOSES
@@ -44,6 +45,8 @@ SMALLEST_CHANGE = 0.01
 """A change of harm below one of 100 predictions is no news, however sure it is."""
 CHANGES = ("new", "worse", "better", "gone", "unchanged", "not compared")
 WORSE = ("new", "worse")
+MOST_DRIFT = 20
+"""Found rows of drift that a comparison keeps; `drift_between` gives all."""
 NAN = math.nan
 
 Rows = list[dict[str, Any]]
@@ -58,6 +61,9 @@ class Comparison:
     causes: Rows  # what, before, after
     images: dict[str, Any]  # added, removed, relabelled: how many; by class; some paths
     changes: pa.Table
+    drift: Rows = field(
+        default_factory=list
+    )  # what else changed in the data: found rows of `checks`, at most MOST_DRIFT
 
     @property
     def counts(self) -> dict[str, int]:
@@ -78,6 +84,7 @@ class Comparison:
             "causes": self.causes,
             "images": self.images,
             "counts": self.counts,
+            "drift": self.drift,
         }
 
 
@@ -147,6 +154,7 @@ def compare(before: AuditFolder, after: AuditFolder) -> Comparison:
     try:
         sides = _Side(before), _Side(after)
         rows = list(_changes(*sides))
+        drifted = drift_between(before, after, sides[1].run["audit"]["seed"], sides[1].run["audit"]["rank"]["q"])
     except SchemaError as fault:
         raise UserError(
             f"{before.path} and {after.path} can't be compared: one of them was written by another version of "
@@ -164,7 +172,14 @@ def compare(before: AuditFolder, after: AuditFolder) -> Comparison:
         causes_of(sides[0].run, sides[1].run, sides[0].images, sides[1].images),
         images_between(sides[0].images, sides[1].images),
         table("changes", rows),
+        _found_drift(drifted),
     )
+
+
+def _found_drift(checks: pa.Table) -> Rows:
+    """What drifted beside the number of images, which a comparison counts itself."""
+    found = [row for row in checks.to_pylist() if row["found"] and row["check"] != "images"]
+    return [{key: row[key] for key in ("check", "what", "label", "verdict", "q")} for row in found[:MOST_DRIFT]]
 
 
 def judge(row: Mapping[str, Any], level: float) -> tuple[str, str]:

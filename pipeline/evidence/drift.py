@@ -22,7 +22,6 @@ from pipeline.metrics.separation import separation
 from pipeline.records import matrix, table
 from pipeline.store import AuditFolder
 
-TABLES = ("images", "embeddings")
 LEAST = 5
 """Fewer images of a class than this on a side are not compared."""
 
@@ -33,9 +32,14 @@ def drift_between(before: AuditFolder, after: AuditFolder, seed: int = 0, level:
     Raises:
         UserError: an audit holds no table of images: it was stopped at its start.
     """
-    tables = [
-        {name: folder.read(name) for name in TABLES if name == "images" or folder.has(name)}
-        for folder in (before, after)
+    images = [folder.read("images") for folder in (before, after)]
+    ids = [set(table["image_id"].to_pylist()) for table in images]
+    stayed = ids[0] & ids[1]
+    # embeddings are the one big table: read only where they will be asked
+    asked = (bool(ids[0] - stayed) if stayed else bool(ids[0]), bool(ids[1] - stayed))
+    tables: list[dict[str, pa.Table]] = [
+        {"images": mine} | ({"embeddings": folder.read("embeddings")} if ask and folder.has("embeddings") else {})
+        for folder, mine, ask in zip((before, after), images, asked, strict=True)
     ]
     encoders = [(folder.run().get("fingerprints") or {}).get("encoder") for folder in (before, after)]
     return drift(tables[0], tables[1], seed, level, same_encoder=encoders[0] == encoders[1])

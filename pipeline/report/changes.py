@@ -123,6 +123,11 @@ def attribution(rows: Sequence[Row]) -> str:
     return f"More than the data changed ({', '.join(sentences.words(what) for what in model[:4])}), so that {WHY_NOT}."
 
 
+def drift(summary: Row) -> list[str]:
+    """What changed in the data beside the number of images, a line each; audits of older versions did not look."""
+    return [row["verdict"] for row in summary.get("drift") or ()]
+
+
 def headline(counts: Mapping[str, int]) -> str:
     """`1 new, 2 worse, 1 better, 0 gone, 20 unchanged, 3 not compared`."""
     return ", ".join(f"{number} {name}" for name, number in counts.items())
@@ -144,6 +149,8 @@ def print_changes(console: Console, summary: Row, rows: Sequence[Row]) -> None:
     for line in causes(summary["causes"]):
         console.print(Text(f"  {line}", "dim"))
     console.print(Text(images(summary["images"])))
+    for line in drift(summary):
+        console.print(Text(f"  {line}", "dim"))
     shown = news(rows)
     if shown:
         found = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption="harm of 100 predictions, with 95 % intervals")
@@ -176,6 +183,8 @@ def markdown(summary: Row, rows: Sequence[Row]) -> str:
     lines = [f"**{headline(summary['counts'])}**", "", escaped(attribution(summary["causes"])), ""]
     lines += [f"- {escaped(line)}" for line in causes(summary["causes"])]
     lines += ["", escaped(images(summary["images"])), ""]
+    lines += [f"- {escaped(line)}" for line in drift(summary)]
+    lines += [""] if drift(summary) else []
     lines += [f"- **{row['change']}** {escaped(subject(row))}. {escaped(sentence(row))}" for row in news(rows)]
     return "\n".join(lines)
 

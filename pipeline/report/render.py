@@ -33,6 +33,7 @@ class Compared:
     attribution: str
     causes: list[str]
     images: str
+    drift: list[str]
     news: list[tuple[str, str, str, str]]  # change, class and cue, sentence, finding's place on the page or empty
 
 
@@ -172,6 +173,7 @@ def _compared(data: ReportData, views: list[view.FindingView]) -> Compared | Non
         attribution=changes.attribution(summary["causes"]),
         causes=changes.causes(summary["causes"]),
         images=changes.images(summary["images"]),
+        drift=changes.drift(summary),
         news=news,
     )
 
