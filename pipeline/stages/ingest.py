@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import pickle
+import zlib
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -51,17 +54,15 @@ def ingest(
         UserError: no image is left, a class asked for has none, one half is empty, or captions or boxes are to come
             from data that have none.
     """
-    kept: dict[str, tuple[str, tuple[str, ...], list[dict[str, Any]]]] = {}  # content to path, labels and rows
+    kept: dict[str, tuple[str, tuple[str, ...], slice]] = {}  # content to path, labels, and its rows of `images`
     twice: dict[str, set[str]] = {}
     given: dict[str, set[str]] = {}
-    annotations = Gathered("annotations")
+    gathered, annotations = Gathered("images"), Gathered("annotations")
     named: Counter[str] = Counter()
     quarantine: list[dict[str, str]] = []
     lost = others_only = 0
-    waiting = deque(source)
-    total = len(waiting)
-    while waiting:  # what was read need not be held
-        item = waiting.popleft()
+    total, waiting = held(source)
+    for number, item in enumerate(waiting, 1):
         named.update(item.labels)
         labels = [label for label in item.labels if not audit.classes or label in audit.classes]
         if item.fault:
@@ -98,12 +99,12 @@ def ingest(
         phrases, boxes = _boxes(item, audit, width, height)
         lost += len(item.boxes) - len(boxes)
         measured = measure_properties(image)
-        rows = []
+        first_row = len(gathered)
         for label in labels:
             others = [other for other in labels if other != label]
             said = {"caption": item.caption, "phrases": phrases, "boxes": boxes, "other_labels": others}
             image_id = key_of(content, said, label if others else "") if any(said.values()) else content
-            rows.append(
+            gathered.add(
                 {
                     "image_id": image_id,
                     "path": item.path,
@@ -117,32 +118,37 @@ def ingest(
             )
             if any(said.values()):
                 annotations.add({"image_id": image_id, **said})
-        kept[content] = (item.path, tuple(item.labels), rows)
-        progress(total - len(waiting), total)
+        kept[content] = (item.path, tuple(item.labels), slice(first_row, len(gathered)))
+        progress(number, total)
+    stays = np.ones(len(gathered), dtype=bool)
     for content, labels_of_it in twice.items():
-        path, _, _ = kept.pop(content)
+        path, _, its_rows = kept.pop(content)
+        stays[its_rows] = False
         reason = f"the same picture under the labels {', '.join(sorted(labels_of_it))}"
         quarantine.append({"path": path, "reason": reason})
-    left = [row for _, _, rows in kept.values() for row in rows]
-    for row in left:  # a group is never parted, unless the data say so
-        row["split"] = row["split"] or min(given.get(row["group"], {half(row["group"], audit.seed)}))
-    if before is not None and not audit.no_split and (later := later_ones(left, before, audit.renew)):
-        for row in later:
-            row["split"] = "set aside"
-        skip(
-            f"{len(later)} new images of the selection half",
-            "cues are those that the audit before chose, so that the two can be compared; they are chosen anew when "
-            f"the half has grown by {audit.renew:.0%} (renew)",
-        )
+    pictures = len(kept)
+    del kept
+    images = gathered.table().filter(pa.array(stays))
+    columns = zip(images["split"].to_pylist(), images["group"].to_pylist(), strict=True)
+    # a group is never parted, unless the data say so
+    halves = [split or min(given.get(group, {half(group, audit.seed)})) for split, group in columns]
+    if before is not None and not audit.no_split:
+        later = later_ones(images["image_id"].to_pylist(), halves, before, audit.renew)
+        if later:
+            halves = ["set aside" if number in later else split for number, split in enumerate(halves)]
+            skip(
+                f"{len(later)} new images of the selection half",
+                "cues are those that the audit before chose, so that the two can be compared; they are chosen anew "
+                f"when the half has grown by {audit.renew:.0%} (renew)",
+            )
+    place = images.column_names.index("split")
+    images = images.set_column(place, images.schema.field(place), pa.array(halves, images.schema.field(place).type))
     count("given", total)
-    count("pictures", len(kept))
+    count("pictures", pictures)
     count("other_classes", others_only)
     for why, number in sorted(passed_over(source).items()):
         skip(f"{number:,} {'file' if number == 1 else 'files'} of the data", why)
-    gathered = Gathered("images")
-    for row in left:
-        gathered.add(row)
-    images, said_of = gathered.table(), annotations.table()
+    said_of = annotations.table()
     said_of = said_of.filter(pa.compute.is_in(said_of["image_id"], value_set=images["image_id"].combine_chunks()))
     _check_classes(audit, images, named, quarantine)
     _check_given(audit, images, said_of, given, captioner, detector, skip)
@@ -162,6 +168,10 @@ class Gathered:
         self._name = name
         self._parts = [table(name, [])]
         self._rows: list[dict[str, Any]] = []
+        self._closed = 0
+
+    def __len__(self) -> int:
+        return self._closed + len(self._rows)
 
     def add(self, row: dict[str, Any]) -> None:
         """One more row."""
@@ -170,6 +180,7 @@ class Gathered:
             self._close()
 
     def _close(self) -> None:
+        self._closed += len(self._rows)
         self._parts.append(table(self._name, self._rows))
         self._rows = []
 
@@ -179,24 +190,41 @@ class Gathered:
         return pa.concat_tables(self._parts)
 
 
-def later_ones(rows: list[dict[str, Any]], before: pa.Table, renew: float) -> list[dict[str, Any]]:
-    """The rows of the selection half that it hasn't held in the audit before, or none if cues are to be chosen anew.
+def held(source: Iterable[Item]) -> tuple[int, Iterator[Item]]:
+    """How many items a source gives, and the items. Until they are asked for they are held pickled, which takes a
+    fifth of the memory; giving them again instead may cost a pass over the network."""
+    total, parts = 0, deque[bytes]()
+    items = iter(source)
+    while part := list(itertools.islice(items, ROWS_AS_OBJECTS)):
+        total += len(part)
+        parts.append(zlib.compress(pickle.dumps(part, pickle.HIGHEST_PROTOCOL), 1))
+
+    def given() -> Iterator[Item]:
+        while parts:
+            yield from pickle.loads(zlib.decompress(parts.popleft()))  # made above, from nobody else
+
+    return total, given()
+
+
+def later_ones(ids: Sequence[str], halves: Sequence[str], before: pa.Table, renew: float) -> set[int]:
+    """The places of images of the selection half that it hasn't held in the audit before, or none if cues are to be
+    chosen anew.
 
     Cues, thresholds and what is worth an experiment are chosen on the selection half. While it stays as it is, they
     do, and everything that depends on them: new images cost themselves alone, and a finding that changes is no matter
     of another choice. Estimates lose nothing: as many of the new images as ever lie in the other half.
 
     Args:
-        rows: of `images`, with the half that each belongs to.
+        ids, halves: of each image.
         before: `images` of the audit before.
         renew: the share of the old half that may come or go.
     """
     columns = zip(before["image_id"].to_pylist(), before["split"].to_pylist(), strict=True)
     old = {image_id for image_id, split in columns if split == "selection"}
-    mine = [row for row in rows if row["split"] == "selection"]
-    new = [row for row in mine if row["image_id"] not in old]
+    mine = [number for number, split in enumerate(halves) if split == "selection"]
+    new = {number for number in mine if ids[number] not in old}
     gone = len(old) - (len(mine) - len(new))
-    return new if len(new) <= renew * len(old) and gone <= renew * len(old) else []
+    return new if len(new) <= renew * len(old) and gone <= renew * len(old) else set()
 
 
 def _boxes(item: Item, audit: Audit, width: int, height: int) -> tuple[list[str], list[list[float]]]:

@@ -173,12 +173,11 @@ def test_a_new_picture_leaves_most_others_their_fill(fills: int, n: int, place: 
 @given(st.lists(st.sampled_from(["selection", "estimation"]), min_size=2, max_size=40), st.integers(0, 20))
 def test_only_new_images_of_the_selection_half_wait_and_only_while_they_are_few(splits: list[str], n_new: int) -> None:
     before = images(*((f"{k}", "a", split) for k, split in enumerate(splits)))
-    rows = [{"image_id": f"{k}", "split": split} for k, split in enumerate(splits)]
-    new = [{"image_id": f"new {k}", "split": "selection"} for k in range(n_new)]
-    waiting = later_ones(rows + new, before, 0.5)
+    ids = [f"{k}" for k in range(len(splits))] + [f"new {k}" for k in range(n_new)]
+    halves = splits + ["selection"] * n_new
     few = n_new <= 0.5 * splits.count("selection")
-    assert waiting == (new if few else [])
-    assert later_ones(rows + new, before, 0.0) == []
+    assert later_ones(ids, halves, before, 0.5) == (set(range(len(splits), len(ids))) if few else set())
+    assert later_ones(ids, halves, before, 0.0) == set()
 
 
 def finding(**more: Any) -> dict[str, Any]:
