@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -28,7 +27,19 @@ from prefect.artifacts import (  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
 
 from flows.runners import runner_of  # noqa: E402
-from pipeline.chain import STAGES, Tally, chain, gather, locked, note, prepare, run_once, run_shard, shards  # noqa: E402
+from pipeline.chain import (  # noqa: E402
+    STAGES,
+    Tally,
+    by_stage,
+    chain,
+    gather,
+    locked,
+    note,
+    prepare,
+    run_once,
+    run_pass,
+    shards,
+)
 from pipeline.config import Audit  # noqa: E402
 from pipeline.context import Context  # noqa: E402
 from pipeline.errors import UserError, plain  # noqa: E402
@@ -76,16 +87,16 @@ def run_stage(name: str, out: str) -> dict[str, Any]:
 
 @task(
     name="shard",
-    task_run_name="{name}-{number}",
+    task_run_name="{names[0]}-{number}",
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=2,
     retry_delay_seconds=[1, 5],
     retry_condition_fn=_worth_retrying,
 )
-def run_one_shard(name: str, out: str, number: int) -> dict[str, Any]:
-    """A per-image stage on one shard."""
-    return run_shard(name, context_of(out), number).to_dict()
+def run_one_shard(names: tuple[str, ...], ahead: tuple[str, ...], out: str, number: int) -> dict[str, dict[str, Any]]:
+    """Per-image stages on one shard, in one pass over its pictures."""
+    return {name: tally.to_dict() for name, tally in run_pass(names, ahead, context_of(out), number).items()}
 
 
 @flow(
@@ -104,29 +115,33 @@ def carry_out(config: dict[str, Any], out: str, previous: str) -> str:
     folder = prepare(Audit.from_dict(config), Path(out), Path(previous) if previous else None)
     listen = LISTENER.get()
     bar = cast(UUID, create_progress_artifact(0.0, key="cuescope-progress", description="Stages done"))
-    finished: list[str] = []
+    finished: set[str] = set()
 
-    def close(name: str, results: list[dict[str, Any]], began: float) -> None:
-        tallies = [Tally(Counter(result["counts"]), result["skipped"]) for result in results]
-        note(folder, name, tallies, time.perf_counter() - began)
-        finished.append(name)
+    def close(name: str, tallies: list[Tally], seconds: float) -> None:
+        note(folder, name, tallies, seconds)
+        finished.add(name)
         update_progress_artifact(bar, 100.0 * len(finished) / len(STAGES))
 
     def once(name: str) -> None:
         began = time.perf_counter()
-        close(name, [run_stage(name, out)], began)
+        close(name, [Tally.from_dict(run_stage(name, out))], time.perf_counter() - began)
 
-    def each(name: str) -> None:
+    def each(names: tuple[str, ...], ahead: tuple[str, ...]) -> None:
         began = time.perf_counter()
-        total = len(shards(context_of(out)))
-        listen(name, 0, total)
-        futures = [run_one_shard.submit(name, out, number) for number in range(total)]
-        results = []
+        total, stage = len(shards(context_of(out))), ", ".join(names)
+        listen(stage, 0, total)
+        futures = [run_one_shard.submit(names, ahead, out, number) for number in range(total)]
+        passed = []
         for future in futures:
-            results.append(future.result())
-            listen(name, len(results), total)
-        gather(name, context_of(out))
-        close(name, results, began)
+            passed.append({name: Tally.from_dict(given) for name, given in future.result().items()})
+            listen(stage, len(passed), total)
+        for name in names:
+            gather(name, context_of(out))
+        for name, (tallies, seconds) in by_stage(passed, time.perf_counter() - began).items():
+            if name in ahead:
+                note(folder, name, tallies, seconds)
+            else:
+                close(name, tallies, seconds)
 
     with locked(folder):
         chain(once, each)

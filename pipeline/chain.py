@@ -53,14 +53,13 @@ from pipeline.store import AuditFolder, Shelf, explained, key_of, length, read_k
 from pipeline.verdicts import kept
 
 
-def chain(once: Callable[[str], Any], each: Callable[[str], Any]) -> None:
-    """Carry out an audit: `once` runs a stage on whole tables, `each` runs a per-image stage shard by shard."""
+def chain(once: Callable[[str], Any], each: Callable[[tuple[str, ...], tuple[str, ...]], Any]) -> None:
+    """Carry out an audit: `once` runs a stage on whole tables, `each` runs per-image stages shard by shard, in one pass
+    over the pictures (see `run_pass`)."""
     once("ingest")
-    each("predict")
-    each("caption")
+    each(("predict", "caption"), ("embed",))
     once("propose")
-    each("detect")
-    each("embed")
+    each(("detect", "embed"), ())
     once("check")
     once("cluster")
     once("measure")
@@ -76,11 +75,15 @@ class Stage:
     """A stage: a function from tables to tables; per-image ones say by `computation` when a stored row still holds.
 
     A large table may be returned as an iterator of its parts, which are made as they are written.
+
+    ahead: puts into the cache what of a per-image stage needs nothing of the stages before it, so that it can share
+    their pass over the pictures.
     """
 
     run: Callable[..., dict[str, Any]]
     writes: tuple[str, ...]
     computation: Callable[..., tuple] | None = None
+    ahead: Callable[..., None] | None = None
 
 
 STAGES: dict[str, Stage] = {
@@ -89,7 +92,7 @@ STAGES: dict[str, Stage] = {
     "caption": Stage(caption.caption, ("captions",), caption.computation),
     "propose": Stage(propose.propose, ("attributes",)),
     "detect": Stage(detect.detect, ("detections",), detect.computation),
-    "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation),
+    "embed": Stage(embed.embed, ("regions", "embeddings"), embed.computation, embed.ahead),
     "check": Stage(check.check, ("checks",)),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
     "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
@@ -103,14 +106,20 @@ STAGES: dict[str, Stage] = {
 
 @dataclass
 class Tally:
-    """What a step did: model forwards and calls by stage, and what it left out."""
+    """What a step did: model forwards and calls by stage, what it left out, and how long it took."""
 
     counts: Counter[str] = field(default_factory=Counter)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for a task's result."""
-        return {"counts": dict(self.counts), "skipped": self.skipped}
+        return {"counts": dict(self.counts), "skipped": self.skipped, "seconds": self.seconds}
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> Tally:
+        """From plain data."""
+        return cls(Counter(given["counts"]), given["skipped"], given["seconds"])
 
 
 def _supply(function: Callable[..., Any], context: Context, tables: dict[str, pa.Table]) -> dict[str, Any]:
@@ -206,6 +215,31 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
     if any(len(table) for table in results.values()):
         counts[name] += len(done)
     return Tally(counts, context.skipped[skipped:])
+
+
+def run_pass(names: tuple[str, ...], ahead: tuple[str, ...], context: Context, number: int) -> dict[str, Tally]:
+    """Run per-image stages on one shard, with each picture read and decoded once for all of them; of the stages in
+    `ahead` what can be done already. Returns what each did."""
+    tallies: dict[str, Tally] = {}
+    with context.one_pass():
+        for name in names:
+            began = time.perf_counter()
+            tallies[name] = run_shard(name, context, number)
+            tallies[name].seconds = time.perf_counter() - began
+        for name in ahead:
+            began, prepare_shard = time.perf_counter(), STAGES[name].ahead
+            assert prepare_shard is not None
+            images = context.folder.slice("images", shards(context)[number])
+            prepare_shard(**_supply(prepare_shard, context, {"images": images}))
+            tallies[name] = Tally(seconds=time.perf_counter() - began)
+    return tallies
+
+
+def by_stage(passed: list[dict[str, Tally]], seconds: float) -> dict[str, tuple[list[Tally], float]]:
+    """What each stage of a pass did, and its share of the time that the pass took."""
+    own = {name: sum(tallies[name].seconds for tallies in passed) for name in (passed[0] if passed else ())}
+    total = sum(own.values()) or 1.0
+    return {name: ([tallies[name] for tallies in passed], seconds * own[name] / total) for name in own}
 
 
 def gather(name: str, context: Context) -> None:
@@ -319,7 +353,7 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
             place[what] = (place.get(what) or 0) + number
         run["skipped"] += [entry for entry in tally.skipped if entry not in run["skipped"]]
     run["costs"] |= asdict(Ledger(folder.path / "llm.jsonl", run["run"]).spent())
-    run["seconds"][stage] = round(seconds, 3)
+    run["seconds"][stage] = round(run["seconds"].get(stage, 0.0) + seconds, 3)
     if stage == "ingest":
         images = folder.read("images")
         run["data"] = {  # given = pictures + quarantined + other_classes
@@ -357,17 +391,19 @@ def run_audit(
         began = time.perf_counter()
         note(folder, name, [run_once(name, context)], time.perf_counter() - began)
 
-    def each(name: str) -> None:
+    def each(names: tuple[str, ...], ahead: tuple[str, ...]) -> None:
         began = time.perf_counter()
-        context.stage = name
+        context.stage = ", ".join(names)
         numbers = range(len(shards(context)))
-        tallies = []
+        passed = []
         for number in numbers:
             context.progress(number, len(numbers))
-            tallies.append(run_shard(name, context, number))
+            passed.append(run_pass(names, ahead, context, number))
         context.progress(len(numbers), len(numbers))
-        gather(name, context)
-        note(folder, name, tallies, time.perf_counter() - began)
+        for name in names:
+            gather(name, context)
+        for name, (tallies, seconds) in by_stage(passed, time.perf_counter() - began).items():
+            note(folder, name, tallies, seconds)
 
     with locked(folder):
         chain(once, each)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from pipeline.commands import audits
-from pipeline.errors import UserError, plain
+from pipeline.errors import UserError, nearest, plain
 
 app = App(
     name="cuescope",
@@ -23,7 +23,7 @@ app = App(
 )
 planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
 app.command(planted)
-bench = App(name="bench", help="Benchmarks: of the findings against planted truth, and of memory.")
+bench = App(name="bench", help="Benchmarks: of the findings against planted truth, of memory, and of speed.")
 app.command(bench)
 for command in (audits.audit, audits.schedule, audits.history, audits.diff):
     app.command(command)
@@ -290,6 +290,26 @@ def bench_memory(
     from pipeline.bench.memory.command import bench_memory as run_bench
 
     if not run_bench(quick, out):
+        raise SystemExit(1)
+
+
+@bench.command(name="speed")
+def bench_speed(
+    *only: Annotated[str, Parameter(help="benchmarks by name; all if none is given")],
+    quick: Annotated[bool, Parameter(help="small sizes, in a few minutes", negative="")] = False,
+    models: Annotated[Path, Parameter(help="folder of the tiny models")] = Path("data/models"),
+    work: Annotated[Path | None, Parameter(help="where pictures and models are made and kept")] = None,
+    out: Annotated[Path | None, Parameter(help="a JSON file for the figures; by default only printed")] = None,
+    document: Annotated[Path | None, Parameter(help="a file whose marked part becomes the table")] = None,
+) -> None:
+    """Hold Cuescope's own time against what its models cost. Exit code 1 when a target is missed."""
+    from pipeline.bench.speed.command import bench_speed as run_bench
+    from pipeline.bench.speed.command import benches
+
+    for name in only:
+        if name not in benches():
+            raise UserError(f"There is no benchmark '{name}'. {nearest(name, benches())}")
+    if not run_bench(only, quick, models.resolve(), work.resolve() if work else None, out, document):
         raise SystemExit(1)
 
 

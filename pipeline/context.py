@@ -5,10 +5,11 @@ Back ends are made once a process and shared by every audit in it; making one re
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Context:
         self.skipped: list[dict[str, str]] = []
         self.postponed: set[str] = set()
         self.stage = ""
+        self._pictures: dict[str, RGB] | None = None
         self._progress = progress or (lambda stage, done, total: None)
 
     def count(self, what: str, number: int) -> None:
@@ -140,6 +142,15 @@ class Context:
         """What embeds regions, or None."""
         return self._chosen("embed", self.audit.device)
 
+    @contextlib.contextmanager
+    def one_pass(self) -> Iterator[None]:
+        """Until the block ends every picture that is read is held, so that it is read and decoded once."""
+        self._pictures = {}
+        try:
+            yield
+        finally:
+            self._pictures = None
+
     @property
     def load(self) -> Callable[[pa.Table], list[RGB]]:
         """Reads the pictures of some rows of `images`, on a few threads, in order."""
@@ -155,7 +166,12 @@ class Context:
                 ) from None
 
         def load(images: pa.Table) -> list[RGB]:
-            with ThreadPoolExecutor(DECODERS) as pool:
-                return list(pool.map(read, images["path"].to_pylist()))
+            paths = images["path"].to_pylist()
+            held = {} if self._pictures is None else self._pictures
+            missing = [path for path in dict.fromkeys(paths) if path not in held]
+            if missing:
+                with ThreadPoolExecutor(DECODERS) as pool:
+                    held.update(zip(missing, pool.map(read, missing), strict=True))
+            return [held[path] for path in paths]
 
         return load

@@ -39,7 +39,7 @@ def terminal() -> Iterator[Progress]:
             yield listener
         return
     columns = (
-        TextColumn("{task.description:<9}"),
+        TextColumn("{task.description:<16}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

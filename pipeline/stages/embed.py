@@ -53,37 +53,54 @@ def embed(
     """
     if encoder is None:
         return {name: SCHEMAS[name].empty_table() for name in ("regions", "embeddings")}
+    ahead(images, encoder=encoder, load=load, cache=cache)
     ids = images["image_id"].to_pylist()
-    pictures = load(images)
-    fixed = (VERSION, encoder.fingerprint, list(GRID), BORDER)
-    cells, whole = (Shelf(cache, "embed", name, "image_id", ("cells", *fixed)) for name in ("regions", "embeddings"))
-    known = cells.known(ids) & whole.known(ids)
-    new = [number for number, image_id in enumerate(ids) if image_id not in known]
-    if new:
-        fresh, shown = [ids[number] for number in new], [pictures[number] for number in new]
-        cells.add(fresh, _embedded(encoder, fresh, shown, [(as_boxes(CELLS), CELL_NAMES)] * len(new)))
-        embedded = vectors(encoder.images(shown))
-        whole.add(fresh, pa.table({"image_id": fresh, "embedding": embedded}, schema=SCHEMAS["embeddings"]))
-    found = _embedded(encoder, ids, pictures, _detected(ids, detections))
+    cells, whole = _apart(encoder, cache)
+    proposed = _detected(ids, detections)
+    some = [number for number, (boxes, _) in enumerate(proposed) if len(boxes)]
+    pictures = load(images.take(some)) if some else []  # the encoder isn't shown a picture without boxes
+    found = _embedded(encoder, [ids[n] for n in some], pictures, [proposed[n] for n in some])
     both = pa.concat_tables([found, cells.read(ids)])
     order = np.argsort(places(both["image_id"], {image_id: n for n, image_id in enumerate(ids)}), kind="stable")
     return {"regions": both.take(order), "embeddings": whole.read(ids)}
 
 
+def ahead(
+    images: pa.Table, *, encoder: RegionEncoder | None, load: Callable[[pa.Table], list[RGB]], cache: Path
+) -> None:
+    """Put the whole image and its cells into the cache, which need no detections."""
+    if encoder is None:
+        return
+    ids = images["image_id"].to_pylist()
+    cells, whole = _apart(encoder, cache)
+    known = cells.known(ids) & whole.known(ids)
+    new = [number for number, image_id in enumerate(ids) if image_id not in known]
+    if new:
+        fresh, shown = [ids[number] for number in new], load(images.take(new))
+        cells.add(fresh, _embedded(encoder, fresh, shown, [(as_boxes(CELLS), CELL_NAMES)] * len(new)))
+        embedded = vectors(encoder.images(shown))
+        whole.add(fresh, pa.table({"image_id": fresh, "embedding": embedded}, schema=SCHEMAS["embeddings"]))
+
+
+def _apart(encoder: RegionEncoder, cache: Path) -> tuple[Shelf, Shelf]:
+    """Where cells and whole images are kept."""
+    fixed = ("cells", VERSION, encoder.fingerprint, list(GRID), BORDER)
+    return Shelf(cache, "embed", "regions", "image_id", fixed), Shelf(cache, "embed", "embeddings", "image_id", fixed)
+
+
 def _embedded(
     encoder: RegionEncoder, ids: list[str], pictures: list[RGB], proposed: list[tuple[Boxes, list[str]]]
 ) -> pa.Table:
-    """Rows of `regions`; the encoder isn't shown a picture without boxes."""
-    some = [number for number, (boxes, _) in enumerate(proposed) if len(boxes)]
-    if not some:
+    """Rows of `regions`, of pictures that each have boxes."""
+    if not ids:
         return SCHEMAS["regions"].empty_table()
-    embedded = encoder.regions([pictures[n] for n in some], [proposed[n][0] for n in some])
-    boxes = np.concatenate([proposed[n][0] for n in some])
-    owners = [ids[n] for n in some for _ in proposed[n][1]]
+    embedded = encoder.regions(pictures, [boxes for boxes, _ in proposed])
+    boxes = np.concatenate([boxes for boxes, _ in proposed])
+    owners = [image_id for image_id, (_, names) in zip(ids, proposed, strict=True) for _ in names]
     rows = {
         "region_id": [key_of(image_id, box) for image_id, box in zip(owners, boxes.tolist(), strict=True)],
         "image_id": owners,
-        "source": [source for n in some for source in proposed[n][1]],
+        "source": [source for _, names in proposed for source in names],
         "box": box_column(boxes),
         "embedding": vectors(np.concatenate(embedded)),
     }

@@ -155,14 +155,16 @@ def run_chain(audit: Audit, out: Path, like: Path | None = None) -> dict[str, fl
         seconds[name] = time.perf_counter() - began
         chain.note(folder, name, [tally], seconds[name])
 
-    def each(name: str) -> None:
+    def each(names: tuple[str, ...], ahead: tuple[str, ...]) -> None:
         if like is not None:
             return
         began = time.perf_counter()
-        tallies = [chain.run_shard(name, context, number) for number in range(len(chain.shards(context)))]
-        chain.gather(name, context)
-        seconds[name] = time.perf_counter() - began
-        chain.note(folder, name, tallies, seconds[name])
+        passed = [chain.run_pass(names, ahead, context, number) for number in range(len(chain.shards(context)))]
+        for name in names:
+            chain.gather(name, context)
+        for name, (tallies, share) in chain.by_stage(passed, time.perf_counter() - began).items():
+            seconds[name] = seconds.get(name, 0.0) + share
+            chain.note(folder, name, tallies, share)
 
     with chain.locked(folder):
         chain.chain(once, each)

@@ -1,0 +1,1 @@
+"""How fast Cuescope is beside what its models cost: ratios, each measured within one run."""

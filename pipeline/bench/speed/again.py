@@ -1,0 +1,47 @@
+"""Incremental: an audit that is run again, unchanged and with one image of a hundred more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.bench.memory.command import SETTINGS
+from pipeline.bench.memory.pictures import first_of, write_set
+from pipeline.bench.speed.lines import Line
+from pipeline.store import write_text
+
+
+def bench_again(quick: bool, models: Path, work: Path) -> Iterator[Line]:
+    """Seconds of the whole command, with its imports."""
+    size = 1_000 if quick else 50_000
+    manifest = write_set(work / "pictures", size + size // 100)
+    before = first_of(manifest, size)
+    first = _audit(before, work, "first")
+    again = _audit(before, work, "again")
+    more = _audit(manifest, work, "more", "first")
+    yield Line("incremental", f"the first audit of {size:,} images", first, unit="s")
+    yield Line("incremental", f"an unchanged audit of {size:,} images", again, 20.0, False, "s")
+    # with few images the time of any start, which grows with nothing, is most of it
+    target = None if quick else 0.05
+    yield Line("incremental", "one image of a hundred more, over the first audit", more / first, target, False)
+
+
+def _audit(manifest: Path, work: Path, name: str, previous: str = "") -> float:
+    import json
+
+    data = {"source": "manifest", "path": str(manifest), "box_unit": "share"}
+    config = work / f"{name}.yaml"
+    write_text(config, json.dumps({"data": data, "cache": str(work / "cache"), **SETTINGS}))
+    out = work / (previous or "first") if name == "again" else work / name
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "discover", str(config), "--out", str(out), "--no-prefect"],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return time.perf_counter() - began

@@ -1,0 +1,167 @@
+"""Clustering: k-means with a swept k against what RaVL does (K-medoids, chosen by the silhouette), and how it grows."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.bench.speed.lines import Line
+from pipeline.config import Audit
+from pipeline.metrics import ravl
+from pipeline.models.protocols import Floats
+from pipeline.records import SCHEMAS, box_column, table, vectors
+from pipeline.stages import cluster
+from pipeline.store import AuditFolder
+
+KINDS = 40
+"""Groups that the made-up regions lie round."""
+PER_IMAGE = 20
+
+
+def bench_clusters(quick: bool, models: Path, work: Path) -> Iterator[Line]:
+    """10,000 regions against K-medoids; with --full, a hundred thousand and a million through the stage itself."""
+    regions, d, labels = (2_000, 64, 4) if quick else (10_000, 512, 8)
+    made = round_groups(regions, d)
+    ks = list(ravl.cluster_counts(labels))
+    began = time.perf_counter()
+    fits = [cluster.spherical_kmeans(made, k, 0) for k in ks]
+    ours = int(np.argmax([cluster.simplified_silhouette(made, fit) for fit in fits]))
+    mine = time.perf_counter() - began
+    tried = ks[:: max(len(ks) // 4, 1)] if quick else ks
+    began = time.perf_counter()
+    ravl.best_clustering(made, [k_medoids(made, k) for k in tried])
+    theirs = (time.perf_counter() - began) * len(ks) / len(tried)
+    said = f"{regions:,} regions of {d} numbers, k from {ks[0]} to {ks[-1]}"
+    said += f"; theirs timed at {len(tried)} of {len(ks)}" if len(tried) < len(ks) else ""
+    yield Line("clusters", "k-means over K-medoids with silhouette", theirs / mine, 50.0, setting=said)
+    yield Line("clusters", f"the sweep, which chose k = {ks[ours]}", mine, unit="s")
+    if quick:
+        return
+    times = {}
+    for size in (100_000, 1_000_000):
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline.bench.speed.clusters", str(size), str(work / f"regions-{size}")],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(done.stderr[-2000:])
+        seconds, peak = map(float, done.stdout.split()[-2:])
+        times[size] = seconds
+        yield Line("clusters", f"{size:,} x 512 clustered, assigned and named", seconds, 600.0, False, "s")
+        yield Line("clusters", f"peak memory at {size:,} x 512", peak, 6 * 1024, False, "MiB")
+    growth = times[1_000_000] / times[100_000] / 10
+    yield Line("clusters", "time a region at 1,000,000 over that at 100,000", growth, 1.15, False)
+
+
+def round_groups(number: int, d: int, seed: int = 0) -> Floats:
+    """(number, d) unit vectors round KINDS directions, as region embeddings lie."""
+    rng = np.random.default_rng(seed)
+    directions = rng.standard_normal((KINDS, d)).astype(np.float32)
+    made = directions[rng.integers(KINDS, size=number)]
+    made += rng.standard_normal((number, d), dtype=np.float32)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made
+
+
+def k_medoids(vectors: Floats, k: int, iterations: int = 300, seed: int = 0) -> np.ndarray:
+    """(n,) clusters by K-medoids at cosine distance, as scikit-learn-extra's "alternate" method with its start
+    ("heuristic"), which RaVL calls: assign, then the member with the least sum of distances, until nothing changes."""
+    distance = np.clip(1 - vectors @ vectors.T, 0, None)
+    medoids = np.argpartition(distance.sum(axis=1), k - 1)[:k]
+    for _ in range(iterations):
+        own = distance[:, medoids].argmin(axis=1)
+        new = medoids.copy()
+        for number in range(k):
+            mine = np.flatnonzero(own == number)
+            if len(mine):
+                new[number] = mine[distance[np.ix_(mine, mine)].sum(axis=1).argmin()]
+        if (new == medoids).all():
+            break
+        medoids = new
+    return distance[:, medoids].argmin(axis=1)
+
+
+class _Words:
+    """An encoder that knows words alone: the stage asks it for names."""
+
+    has_text, fingerprint = True, "bench"
+
+    def texts(self, texts: list[str]) -> Floats:
+        return round_groups(len(texts), 512, seed=1)
+
+
+def whole_stage(size: int, work: Path) -> tuple[float, float]:
+    """Seconds and peak MiB of the stage `cluster` on so many regions in a file, which is made first."""
+    work.mkdir(parents=True, exist_ok=True)
+    folder = AuditFolder(work)
+    ids = [f"{number:032x}" for number in range(size // PER_IMAGE)]
+    if not folder.has("regions"):
+        folder.write("regions", _regions(ids))
+    images = _images(ids)
+    captions = pa.table({"image_id": ids, "caption": [f"a boat with thing {n % 200}" for n in range(len(ids))]})
+    began = time.perf_counter()
+    tables = cluster.cluster(
+        images,
+        captions.cast(SCHEMAS["captions"]),
+        table("attributes", []),
+        folder.rows("regions"),
+        audit=Audit.from_dict({"data": {"source": "folder", "path": "."}, "model": {"kind": "open_clip", "name": "-"}}),
+        classes=("boat", "car"),
+        encoder=_Words(),
+        cache=work / "cache",
+        count=lambda what, number: None,
+        skip=lambda what, why: None,
+        progress=lambda done, total: None,
+    )
+    folder.write("assignments", tables["assignments"])
+    seconds = time.perf_counter() - began
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _regions(ids: list[str]) -> Iterator[pa.Table]:
+    box = np.array([[0.1, 0.1, 0.5, 0.5]])
+    step = 512
+    for first in range(0, len(ids), step):
+        some = ids[first : first + step]
+        n = len(some) * PER_IMAGE
+        yield pa.table(
+            {
+                "region_id": [f"{first * PER_IMAGE + number:032x}" for number in range(n)],
+                "image_id": [image_id for image_id in some for _ in range(PER_IMAGE)],
+                "source": ["grid 4"] * n,
+                "box": box_column(np.repeat(box, n, axis=0)),
+                "embedding": vectors(round_groups(n, 512, seed=first)),
+            },
+            schema=SCHEMAS["regions"],
+        )
+
+
+def _images(ids: list[str]) -> pa.Table:
+    from pipeline.records import PROPERTIES
+
+    rows = [
+        {
+            "image_id": image_id,
+            "path": f"{number}.jpg",
+            "label": ("boat", "car")[number % 2],
+            "split": ("selection", "estimation")[number // 2 % 2],
+            "group": image_id,
+            "width": 500,
+            "height": 375,
+            **dict.fromkeys(PROPERTIES, 0.5),
+        }
+        for number, image_id in enumerate(ids)
+    ]
+    return table("images", rows)
+
+
+if __name__ == "__main__":
+    print(*whole_stage(int(sys.argv[1]), Path(sys.argv[2])))

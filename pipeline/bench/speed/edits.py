@@ -1,0 +1,60 @@
+"""Ablation: edited pictures shown to the model, against plain forwards of as many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.bench.speed.lines import Line, ratio_of
+from pipeline.bench.speed.models import clip_of_size, pictures
+from pipeline.evidence.edits import apply_edit
+from pipeline.evidence.experiments import MASK
+from pipeline.evidence.masks import _grabcut
+from pipeline.models.open_clip_model import open_clip_classifier
+
+FILLS = ("mean", "blur", "inpaint", "patch")
+EACH = 16
+"""Edits of a picture: of two cues, each with its placebo, with every fill."""
+
+
+def bench_edits(quick: bool, models: Path, work: Path) -> Iterator[Line]:
+    """Removals with every fill, their placebos and insertions, made and shown, over as many forwards alone."""
+    for name, number, side, kind in (
+        (clip_of_size("ViT-B-32", work), 3 if quick else 12, 256, "ViT-B-32, 256 px"),
+        (f"local-dir:{models / 'clip'}", 12 if quick else 96, 96, "tiny CLIP, 96 px"),
+    ):
+        model = open_clip_classifier(("boat", "car"), "cpu", name=name, precision="fp32")
+        shown = pictures(number, side)
+        plain = [image for image in shown for _ in range(EACH)]
+        asked = [(spec, image, shown[n - 1]) for n, image in enumerate(shown) for spec in _specs(n)]
+        model.logits(shown[:2])
+
+        def edited() -> None:
+            _grabcut.cache_clear()  # each run is a first one
+            model.logits([apply_edit(*one) for one in asked])  # noqa: B023
+
+        ratio, mine, _ = ratio_of(edited, lambda: model.logits(plain))  # noqa: B023
+        said = f"{number} pictures, {EACH} edits each"
+        yield Line("ablation", f"edited pictures over plain forwards, {kind}", ratio, 0.7, setting=said)
+        yield Line("ablation", f"edited pictures, {kind}", len(asked) / mine, unit="images/s")
+
+
+def _specs(seed: int) -> Iterator[dict]:
+    """The edits of a picture, as an audit asks for them."""
+    rng = np.random.default_rng(seed)
+    keep = [[0.35, 0.35, 0.75, 0.75]]
+    for cue in range(2):
+        x, y = rng.uniform(0.02, 0.6, 2).tolist()
+        box = [x, y, x + 0.25, y + 0.25]
+        places = [[[a, b, a + 0.25, b + 0.25]] for a, b in rng.uniform(0.0, 0.7, (4, 2)).tolist()]
+        common = {"keep": keep, "mask": MASK, "seed": seed}
+        for fill in FILLS[: 3 if cue else 4]:
+            spec = {"op": "fill", "fill": fill, "boxes": [box], **common}
+            yield spec
+            yield {**spec, "candidates": places}
+        if cue:
+            spec = {"op": "paste", "donor": "", "from": box, "to": box, "avoid": [], **common}
+            yield spec
+            yield {**spec, "candidates": [place[0] for place in places]}

@@ -1,0 +1,39 @@
+"""Regions: RoIAlign on one forward against a forward a crop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.bench.speed.lines import Line, ratio_of
+from pipeline.bench.speed.models import clip_of_size, pictures
+from pipeline.geometry import Boxes
+from pipeline.models.open_clip_encoder import open_clip_encoder
+
+R = 16
+"""Regions an image."""
+
+
+def bench_regions(quick: bool, models: Path, work: Path) -> Iterator[Line]:
+    """Regions a second, by RoIAlign and by crops, with the tiny CLIP and with one of ViT-B-32's size."""
+    rng = np.random.default_rng(0)
+    for name, images, kind in (
+        (f"local-dir:{models / 'clip'}", 32 if quick else 128, "tiny CLIP (ResNet)"),
+        (clip_of_size("ViT-B-32", work), 4 if quick else 16, "ViT-B-32"),
+    ):
+        shown = pictures(images, 224 if "ViT" in kind else 96)
+        boxes = [_boxes(rng) for _ in shown]
+        aligned = open_clip_encoder("cpu", name=name, precision="fp32")
+        crops = open_clip_encoder("cpu", name=name, regions="crops", precision="fp32")
+        aligned.regions(shown[:2], boxes[:2]), crops.regions(shown[:2], boxes[:2])  # the weights are read
+        ratio, mine, _ = ratio_of(lambda: aligned.regions(shown, boxes), lambda: crops.regions(shown, boxes))  # noqa: B023
+        yield Line("regions", f"RoIAlign over crops, {kind}", ratio, 8.0, setting=f"{images} images, {R} regions each")
+        yield Line("regions", f"RoIAlign, {kind}", images * R / mine, unit="regions/s")
+
+
+def _boxes(rng: np.random.Generator) -> Boxes:
+    size = rng.uniform(0.2, 0.5, (R, 2))
+    corner = rng.uniform(0, 1 - size)
+    return np.concatenate([corner, corner + size], axis=1)
