@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -32,6 +31,7 @@ from pipeline.chain import STAGES, Tally, chain, gather, locked, note, prepare, 
 from pipeline.config import Audit  # noqa: E402
 from pipeline.context import Context  # noqa: E402
 from pipeline.errors import UserError, plain  # noqa: E402
+from pipeline.places import place  # noqa: E402
 from pipeline.progress import LISTENER  # noqa: E402
 from pipeline.store import AuditFolder  # noqa: E402
 
@@ -101,7 +101,7 @@ def discover(config: dict[str, Any], out: str, previous: str = "") -> str:
 
 def carry_out(config: dict[str, Any], out: str, previous: str) -> str:
     """What the flow does. It stands apart, as Prefect sends a flow to other processes by value, with all it names."""
-    folder = prepare(Audit.from_dict(config), Path(out), Path(previous) if previous else None)
+    folder = prepare(Audit.from_dict(config), place(out), place(previous) if previous else None)
     listen = LISTENER.get()
     bar = cast(UUID, create_progress_artifact(0.0, key="cuescope-progress", description="Stages done"))
     finished: list[str] = []

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import datetime
-import fcntl
 import hashlib
 import importlib.metadata
 import inspect
@@ -30,8 +29,10 @@ import pyarrow.compute
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
 from pipeline.errors import Busy, UserError, nearest
+from pipeline.locks import alone, is_held
 from pipeline.models.ledger import Ledger, Spent
 from pipeline.models.protocols import RecordedAnswers
+from pipeline.places import Place, place
 from pipeline.records import SCHEMAS
 from pipeline.stages import (
     ablate,
@@ -217,13 +218,15 @@ def gather(name: str, context: Context) -> None:
     read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
 
 
-def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
+def preflight(audit: Audit, out: Place) -> tuple[Context, dict[str, Any]]:
     """Check what can be checked before any work: the context with the classes found, and the models' fingerprints.
 
     Raises:
         UserError: the data or a model isn't there, or `out` holds something else.
     """
     folder = AuditFolder(out)
+    if out == out.parent:
+        raise UserError(f"{out} is a whole bucket or disk; give a folder in it for the audit with --out.")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder for the audit with --out.")
     own = (".lock", ".run.json.*.part")  # all there is of a run that was killed as it began
@@ -231,6 +234,8 @@ def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
     if any(others) and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
+    for store in (context.cache, context.verdicts):
+        store.exists()  # says so now if it can't be reached
     found, first = set[str](), None
     for item in context.source:
         first = first or item
@@ -256,7 +261,7 @@ def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
     return checked, fingerprints
 
 
-def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolder:
+def prepare(audit: Audit, out: Place, previous: Place | None = None) -> AuditFolder:
     """Check the audit, then start its folder.
 
     Args:
@@ -311,8 +316,14 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
 
 
 def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) -> None:
-    """Add what a stage did to run.json."""
+    """Add what a stage did to run.json.
+
+    Raises:
+        Busy: another run has taken the folder over, which happens to one that slept for minutes on an object store.
+    """
     run = folder.run()
+    if folder.begun and run["run"] != folder.begun:
+        raise Busy(_ANOTHER.format(folder.path))
     for tally in tallies:
         for what, number in tally.counts.items():
             place = run["data"] if stage == "ingest" else run["costs"] if what == "dropped" else run["forwards"]
@@ -343,14 +354,14 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
 
 
 def run_audit(
-    audit: Audit, out: str | Path, progress: Progress | None = None, previous: Path | None = None
+    audit: Audit, out: str | Place, progress: Progress | None = None, previous: Place | None = None
 ) -> AuditFolder:
     """The whole chain in this process; returns the audit's folder. `previous` as for `prepare`.
 
     Raises:
         UserError: anything the user can mend; what was computed stays in the cache.
     """
-    folder = prepare(audit, Path(out), previous)
+    folder = prepare(audit, place(out), previous)
     context = Context(audit.model_copy(update={"classes": folder.run()["classes"]}), folder, progress)
 
     def once(name: str) -> None:
@@ -390,28 +401,13 @@ def locked(folder: AuditFolder) -> Iterator[None]:
 _ANOTHER = "Another run is writing to {}. Wait for it, or give another folder."
 
 
-@contextlib.contextmanager
-def _alone(folder: AuditFolder) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        with explained(folder.path):
-            handle = stack.enter_context(open(folder.path / ".lock", "w"))
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(_ANOTHER.format(folder.path)) from None
-        yield
+def _alone(folder: AuditFolder) -> contextlib.AbstractContextManager[None]:
+    return alone(folder.path / ".lock", _ANOTHER.format(folder.path))
 
 
 def is_locked(folder: AuditFolder) -> bool:
-    """Whether a run holds the folder now. A lock goes with its process, however that ends."""
-    try:
-        with open(folder.path / ".lock") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    """Whether a run holds the folder now; see pipeline/locks.py for how long a lock outlives its process."""
+    return is_held(folder.path / ".lock")
 
 
 def _now() -> str:
