@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from typing import Any, cast
 from uuid import UUID
 
@@ -106,27 +105,26 @@ def carry_out(config: dict[str, Any], out: str, previous: str) -> str:
     bar = cast(UUID, create_progress_artifact(0.0, key="cuescope-progress", description="Stages done"))
     finished: list[str] = []
 
-    def close(name: str, results: list[dict[str, Any]], began: float) -> None:
-        tallies = [Tally(Counter(result["counts"]), result["skipped"]) for result in results]
+    def close(name: str, tallies: list[Tally], began: float) -> None:
         note(folder, name, tallies, time.perf_counter() - began)
         finished.append(name)
         update_progress_artifact(bar, 100.0 * len(finished) / len(STAGES))
 
     def once(name: str) -> None:
         began = time.perf_counter()
-        close(name, [run_stage(name, out)], began)
+        close(name, [Tally.from_dict(run_stage(name, out))], began)
 
     def each(name: str) -> None:
         began = time.perf_counter()
         total = len(shards(context_of(out)))
         listen(name, 0, total)
         futures = [run_one_shard.submit(name, out, number) for number in range(total)]
-        results = []
+        tallies: list[Tally] = []
         for future in futures:
-            results.append(future.result())
-            listen(name, len(results), total)
-        gather(name, context_of(out))
-        close(name, results, began)
+            tallies.append(Tally.from_dict(future.result()))
+            listen(name, len(tallies), total)
+        gather(name, context_of(out), tallies)
+        close(name, tallies, began)
 
     with locked(folder):
         chain(once, each)

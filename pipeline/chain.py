@@ -50,7 +50,7 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import AuditFolder, Shelf, explained, key_of, length, read_keys, sweep, whole
+from pipeline.store import GROUP, AuditFolder, Shelf, explained, key_of, length, read_keys, sweep, whole
 from pipeline.verdicts import kept
 
 
@@ -104,14 +104,20 @@ STAGES: dict[str, Stage] = {
 
 @dataclass
 class Tally:
-    """What a step did: model forwards and calls by stage, and what it left out."""
+    """What a step did: model forwards and calls by stage, what it left out, and how many images the cache knows now."""
 
     counts: Counter[str] = field(default_factory=Counter)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    known: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for a task's result."""
-        return {"counts": dict(self.counts), "skipped": self.skipped}
+        return {"counts": dict(self.counts), "skipped": self.skipped, "known": self.known}
+
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> Tally:
+        """The same again."""
+        return cls(Counter(said["counts"]), said["skipped"], said["known"])
 
 
 def _supply(function: Callable[..., Any], context: Context, tables: dict[str, pa.Table]) -> dict[str, Any]:
@@ -193,7 +199,7 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
     known = set.intersection(*(shelf.known(ids) for shelf in shelves.values()))
     todo = images.filter(pa.array([image_id not in known for image_id in ids]))
     if not len(todo):
-        return Tally()
+        return Tally(known=len(ids))
     wanted = todo["image_id"].combine_chunks()
     others = [other for other in inspect.signature(stage.run).parameters if other in SCHEMAS and other != "images"]
     tables = {"images": todo, **{other: _of_images(other, wanted, rows, context) for other in others}}
@@ -206,13 +212,25 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
     counts = context.counts - before
     if any(len(table) for table in results.values()):
         counts[name] += len(done)
-    return Tally(counts, context.skipped[skipped:])
+    return Tally(counts, context.skipped[skipped:], len(known) + len(done))
 
 
-def gather(name: str, context: Context) -> None:
-    """Write a per-image stage's tables into the audit's folder, in the order of its images."""
+def gather(name: str, context: Context, tallies: list[Tally]) -> None:
+    """Write a per-image stage's tables into the audit's folder, in the order of its images.
+
+    Raises:
+        UserError: what its shards stored isn't all here: workers have a cache of their own.
+    """
     ids = whole(context.folder.rows("images"), ["image_id"])["image_id"].to_pylist()
+    stored = sum(tally.known for tally in tallies)
     for table, shelf in _shelves(name, context).items():
+        here = sum(len(shelf.known(ids[first : first + GROUP])) for first in range(0, len(ids), GROUP))
+        if here < stored:
+            raise UserError(
+                f"{name}: the workers stored the results of {stored} images, and {context.cache} on this machine has "
+                f"those of {here}. Give a cache that all of them share: a folder of a shared disk, or an address such "
+                "as s3://BUCKET/FOLDER."
+            )
         context.folder.write(table, shelf.read_in_parts(ids))
     let_go()
     read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
@@ -377,7 +395,7 @@ def run_audit(
             context.progress(number, len(numbers))
             tallies.append(run_shard(name, context, number))
         context.progress(len(numbers), len(numbers))
-        gather(name, context)
+        gather(name, context, tallies)
         note(folder, name, tallies, time.perf_counter() - began)
 
     with locked(folder):

@@ -324,7 +324,7 @@ class Shelf:
     def _parts(self) -> list[Place]:
         if isinstance(self.folder, Path) and not self.folder.is_dir():
             return []
-        return sorted(part for part in self.folder.iterdir() if part.name.endswith(".keys.parquet"))  # type: ignore[type-var]
+        return sorted(part for part in self.folder.iterdir() if part.name.endswith(".keys.parquet"))
 
     def keys(self) -> set[str]:
         """Every key whose results are there (also those with no rows)."""

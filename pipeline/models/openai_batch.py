@@ -43,7 +43,8 @@ def ask_ahead(client: ChatClient, questions: Sequence[Question], batch: Batch) -
     by_digest = {client.digest(question): question for question in questions}
     deadline = time.monotonic() + batch.wait
     batches = client.folder / "batches"
-    for state in sorted(batches.iterdir()) if batches.is_dir() else []:
+    found: Iterator[Place] = batches.iterdir() if batches.is_dir() else iter(())
+    for state in sorted(found, key=str):
         _collect(client, state, by_digest, batch, deadline)
     missing = {digest: question for digest, question in by_digest.items() if client.kept(question) is None}
     with_means = _within_budget(client, missing)

@@ -160,7 +160,7 @@ def run_chain(audit: Audit, out: Path, like: Path | None = None) -> dict[str, fl
             return
         began = time.perf_counter()
         tallies = [chain.run_shard(name, context, number) for number in range(len(chain.shards(context)))]
-        chain.gather(name, context)
+        chain.gather(name, context, tallies)
         seconds[name] = time.perf_counter() - began
         chain.note(folder, name, tallies, seconds[name])
 
