@@ -25,6 +25,7 @@ from flows.runners import runner_of  # noqa: E402
 from pipeline.config import Audit  # noqa: E402
 from pipeline.errors import Busy  # noqa: E402
 from pipeline.operate import Outcome, audit_once, say  # noqa: E402
+from pipeline.places import Place, place  # noqa: E402
 from pipeline.report.changes import markdown, news, sentence, subject  # noqa: E402
 
 
@@ -44,12 +45,12 @@ def audit(config: str, root: str, overrides: list[str] | None = None, runner: st
 def carry_out(config: str, root: str, overrides: list[str] | None, runner: str) -> State[Any]:
     """What the flow does. It stands apart, as Prefect sends a flow to a new process by value, with all it names."""
 
-    def run(audit: Audit, out: Path, previous: Path | None) -> None:
+    def run(audit: Audit, out: Place, previous: Place | None) -> None:
         chosen = discover.with_options(task_runner=runner_of(runner))
         chosen(audit.to_dict(), str(out.resolve()), str(previous.resolve()) if previous else "")
 
     try:
-        outcome = audit_once(Audit.from_yaml(config, overrides), Path(root), run)
+        outcome = audit_once(Audit.from_yaml(config, overrides), place(root), run)
     except Busy as busy:
         return Cancelled(message=f"The audit before is still running, so this one was left out. {busy}")
     publish(outcome)
@@ -69,7 +70,7 @@ def publish(outcome: Outcome) -> None:
     )
     if comparison is None:
         return
-    description = f"{path.name} against {Path(comparison['before']).name}"
+    description = f"{path.name} against {place(comparison['before']).name}"
     create_markdown_artifact(markdown(comparison, outcome.changes), key="cuescope-changes", description=description)
     rows = [
         {"change": row["change"], "finding": subject(row), "what": sentence(row), "q": _plain(row["q"])}
@@ -88,7 +89,7 @@ def _plain(value: float) -> float | None:
 
 def serve(
     config: Path,
-    root: Path,
+    root: Place,
     overrides: tuple[str, ...],
     cron: str,
     every: float,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -43,6 +42,7 @@ from pipeline.chain import (  # noqa: E402
 from pipeline.config import Audit  # noqa: E402
 from pipeline.context import Context  # noqa: E402
 from pipeline.errors import UserError, plain  # noqa: E402
+from pipeline.places import place  # noqa: E402
 from pipeline.progress import LISTENER  # noqa: E402
 from pipeline.store import AuditFolder  # noqa: E402
 
@@ -112,7 +112,7 @@ def discover(config: dict[str, Any], out: str, previous: str = "") -> str:
 
 def carry_out(config: dict[str, Any], out: str, previous: str) -> str:
     """What the flow does. It stands apart, as Prefect sends a flow to other processes by value, with all it names."""
-    folder = prepare(Audit.from_dict(config), Path(out), Path(previous) if previous else None)
+    folder = prepare(Audit.from_dict(config), place(out), place(previous) if previous else None)
     listen = LISTENER.get()
     bar = cast(UUID, create_progress_artifact(0.0, key="cuescope-progress", description="Stages done"))
     finished: set[str] = set()
@@ -136,7 +136,7 @@ def carry_out(config: dict[str, Any], out: str, previous: str) -> str:
             passed.append({name: Tally.from_dict(given) for name, given in future.result().items()})
             listen(stage, len(passed), total)
         for name in names:
-            gather(name, context_of(out))
+            gather(name, context_of(out), [tallies[name] for tallies in passed])
         for name, (tallies, seconds) in by_stage(passed, time.perf_counter() - began).items():
             if name in ahead:
                 note(folder, name, tallies, seconds)

@@ -8,9 +8,10 @@ from typing import Any
 from pipeline.chain import preflight, prepare
 from pipeline.config import Audit
 from pipeline.errors import Busy, UserError
+from pipeline.places import Place, place
 
 
-def run_flow(audit: Audit, out: Path, runner: str = "threads") -> None:
+def run_flow(audit: Audit, out: Place, runner: str = "threads") -> None:
     """Run `flows.discover.discover` on Prefect's own server or on the one that PREFECT_API_URL names.
 
     `runner`: see flows/runners.py.
@@ -30,7 +31,7 @@ def run_flow(audit: Audit, out: Path, runner: str = "threads") -> None:
         discover.with_options(task_runner=chosen)(audit.to_dict(), str(out.resolve()))
 
 
-def run_audit_flow(config: Path, root: Path, overrides: tuple[str, ...], runner: str = "threads") -> Path:
+def run_audit_flow(config: Path, root: Place, overrides: tuple[str, ...], runner: str = "threads") -> Place:
     """Run `flows.audit.audit`; returns the audit's folder.
 
     Raises:
@@ -48,12 +49,12 @@ def run_audit_flow(config: Path, root: Path, overrides: tuple[str, ...], runner:
         state: Any = audit(str(config.resolve()), str(root.resolve()), list(overrides), runner, return_state=True)
     if state.is_cancelled():
         raise Busy(str(state.message))
-    return Path(str(state.result()))
+    return place(str(state.result()))
 
 
 def serve_audits(
     config: Path,
-    root: Path,
+    root: Place,
     overrides: tuple[str, ...],
     cron: str,
     every: float,

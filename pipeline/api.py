@@ -14,6 +14,7 @@ from pipeline.config import Audit
 from pipeline.context import Progress
 from pipeline.evidence.change import Comparison
 from pipeline.evidence.change import compare as compare_audits
+from pipeline.places import Place, place
 from pipeline.store import AuditFolder
 
 
@@ -46,12 +47,12 @@ class Result:
     folder: AuditFolder
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         """The audit's folder."""
         return self.folder.path
 
     @property
-    def report(self) -> Path:
+    def report(self) -> Place:
         """The report, one self-contained HTML file."""
         return self.folder.path / "report.html"
 
@@ -74,13 +75,14 @@ class Result:
 
 
 def discover(
-    audit: Audit, out: str | Path | None = None, progress: Progress | None = None, previous: str | Path | None = None
+    audit: Audit, out: str | Place | None = None, progress: Progress | None = None, previous: str | Place | None = None
 ) -> Result:
     """Run an audit in this process.
 
     Args:
         audit: what to audit; see `Audit.from_yaml` and `Audit.from_dict`.
-        out: the audit's folder; default `audits/<digest of the configuration>` in the current folder.
+        out: the audit's folder, a path or an address (s3://, gs://, memory://); default `audits/<digest of the
+            configuration>` in the current folder.
         progress: called with (stage, done, total).
         previous: the folder of an earlier audit of the data set, to go on from and to be compared with.
 
@@ -88,15 +90,15 @@ def discover(
         UserError: anything the user can mend.
     """
     return Result(
-        run_audit(audit, out or Path("audits") / audit.digest(), progress, Path(previous) if previous else None)
+        run_audit(audit, out or Path("audits") / audit.digest(), progress, place(previous) if previous else None)
     )
 
 
-def load(path: str | Path) -> Result:
+def load(path: str | Place) -> Result:
     """An audit that was made before."""
     return Result(AuditFolder.open(path))
 
 
-def compare(before: str | Path, after: str | Path) -> Comparison:
+def compare(before: str | Place, after: str | Place) -> Comparison:
     """What changed between two finished audits of a data set."""
     return compare_audits(AuditFolder.open(before), AuditFolder.open(after))

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import datetime
-import fcntl
 import hashlib
 import importlib.metadata
 import inspect
@@ -30,8 +29,10 @@ import pyarrow.compute
 from pipeline.config import Audit
 from pipeline.context import Context, Progress
 from pipeline.errors import Busy, UserError, nearest
+from pipeline.locks import alone, is_held
 from pipeline.models.ledger import Ledger, Spent
 from pipeline.models.protocols import RecordedAnswers
+from pipeline.places import Place, place
 from pipeline.records import SCHEMAS
 from pipeline.stages import (
     ablate,
@@ -49,7 +50,7 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import AuditFolder, Shelf, explained, key_of, length, read_keys, sweep, whole
+from pipeline.store import GROUP, AuditFolder, Shelf, explained, key_of, length, read_keys, sweep, whole
 from pipeline.verdicts import kept
 
 
@@ -106,20 +107,22 @@ STAGES: dict[str, Stage] = {
 
 @dataclass
 class Tally:
-    """What a step did: model forwards and calls by stage, what it left out, and how long it took."""
+    """What a step did: model forwards and calls by stage, what it left out, how many images the cache knows now, and
+    how long it took."""
 
     counts: Counter[str] = field(default_factory=Counter)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    known: int = 0
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for a task's result."""
-        return {"counts": dict(self.counts), "skipped": self.skipped, "seconds": self.seconds}
+        return {"counts": dict(self.counts), "skipped": self.skipped, "known": self.known, "seconds": self.seconds}
 
     @classmethod
-    def from_dict(cls, given: dict[str, Any]) -> Tally:
-        """From plain data."""
-        return cls(Counter(given["counts"]), given["skipped"], given["seconds"])
+    def from_dict(cls, said: dict[str, Any]) -> Tally:
+        """The same again."""
+        return cls(Counter(said["counts"]), said["skipped"], said["known"], said["seconds"])
 
 
 def _supply(function: Callable[..., Any], context: Context, tables: dict[str, pa.Table]) -> dict[str, Any]:
@@ -201,7 +204,7 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
     known = set.intersection(*(shelf.known(ids) for shelf in shelves.values()))
     todo = images.filter(pa.array([image_id not in known for image_id in ids]))
     if not len(todo):
-        return Tally()
+        return Tally(known=len(ids))
     wanted = todo["image_id"].combine_chunks()
     others = [other for other in inspect.signature(stage.run).parameters if other in SCHEMAS and other != "images"]
     tables = {"images": todo, **{other: _of_images(other, wanted, rows, context) for other in others}}
@@ -214,7 +217,7 @@ def run_shard(name: str, context: Context, number: int) -> Tally:
     counts = context.counts - before
     if any(len(table) for table in results.values()):
         counts[name] += len(done)
-    return Tally(counts, context.skipped[skipped:])
+    return Tally(counts, context.skipped[skipped:], len(known) + len(done))
 
 
 def run_pass(names: tuple[str, ...], ahead: tuple[str, ...], context: Context, number: int) -> dict[str, Tally]:
@@ -242,22 +245,36 @@ def by_stage(passed: list[dict[str, Tally]], seconds: float) -> dict[str, tuple[
     return {name: ([tallies[name] for tallies in passed], seconds * own[name] / total) for name in own}
 
 
-def gather(name: str, context: Context) -> None:
-    """Write a per-image stage's tables into the audit's folder, in the order of its images."""
+def gather(name: str, context: Context, tallies: list[Tally]) -> None:
+    """Write a per-image stage's tables into the audit's folder, in the order of its images.
+
+    Raises:
+        UserError: what its shards stored isn't all here: workers have a cache of their own.
+    """
     ids = whole(context.folder.rows("images"), ["image_id"])["image_id"].to_pylist()
+    stored = sum(tally.known for tally in tallies)
     for table, shelf in _shelves(name, context).items():
+        here = sum(len(shelf.known(ids[first : first + GROUP])) for first in range(0, len(ids), GROUP))
+        if here < stored:
+            raise UserError(
+                f"{name}: the workers stored the results of {stored} images, and {context.cache} on this machine has "
+                f"those of {here}. Give a cache that all of them share: a folder of a shared disk, or an address such "
+                "as s3://BUCKET/FOLDER."
+            )
         context.folder.write(table, shelf.read_in_parts(ids))
     let_go()
     read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
 
 
-def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
+def preflight(audit: Audit, out: Place) -> tuple[Context, dict[str, Any]]:
     """Check what can be checked before any work: the context with the classes found, and the models' fingerprints.
 
     Raises:
         UserError: the data or a model isn't there, or `out` holds something else.
     """
     folder = AuditFolder(out)
+    if out == out.parent:
+        raise UserError(f"{out} is a whole bucket or disk; give a folder in it for the audit with --out.")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; give a folder for the audit with --out.")
     own = (".lock", ".run.json.*.part")  # all there is of a run that was killed as it began
@@ -265,6 +282,8 @@ def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
     if any(others) and not (out / "run.json").is_file():
         raise UserError(f"{out} holds files that are no audit. Give an empty or a new folder with --out.")
     context = Context(audit, folder)
+    for store in (context.cache, context.verdicts):
+        store.exists()  # says so now if it can't be reached
     found, first = set[str](), None
     for item in context.source:
         first = first or item
@@ -290,7 +309,7 @@ def preflight(audit: Audit, out: Path) -> tuple[Context, dict[str, Any]]:
     return checked, fingerprints
 
 
-def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolder:
+def prepare(audit: Audit, out: Place, previous: Place | None = None) -> AuditFolder:
     """Check the audit, then start its folder.
 
     Args:
@@ -345,8 +364,14 @@ def prepare(audit: Audit, out: Path, previous: Path | None = None) -> AuditFolde
 
 
 def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) -> None:
-    """Add what a stage did to run.json."""
+    """Add what a stage did to run.json.
+
+    Raises:
+        Busy: another run has taken the folder over, which happens to one that slept for minutes on an object store.
+    """
     run = folder.run()
+    if folder.begun and run["run"] != folder.begun:
+        raise Busy(_ANOTHER.format(folder.path))
     for tally in tallies:
         for what, number in tally.counts.items():
             place = run["data"] if stage == "ingest" else run["costs"] if what == "dropped" else run["forwards"]
@@ -377,14 +402,14 @@ def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) 
 
 
 def run_audit(
-    audit: Audit, out: str | Path, progress: Progress | None = None, previous: Path | None = None
+    audit: Audit, out: str | Place, progress: Progress | None = None, previous: Place | None = None
 ) -> AuditFolder:
     """The whole chain in this process; returns the audit's folder. `previous` as for `prepare`.
 
     Raises:
         UserError: anything the user can mend; what was computed stays in the cache.
     """
-    folder = prepare(audit, Path(out), previous)
+    folder = prepare(audit, place(out), previous)
     context = Context(audit.model_copy(update={"classes": folder.run()["classes"]}), folder, progress)
 
     def once(name: str) -> None:
@@ -401,7 +426,7 @@ def run_audit(
             passed.append(run_pass(names, ahead, context, number))
         context.progress(len(numbers), len(numbers))
         for name in names:
-            gather(name, context)
+            gather(name, context, [tallies[name] for tallies in passed])
         for name, (tallies, seconds) in by_stage(passed, time.perf_counter() - began).items():
             note(folder, name, tallies, seconds)
 
@@ -426,28 +451,13 @@ def locked(folder: AuditFolder) -> Iterator[None]:
 _ANOTHER = "Another run is writing to {}. Wait for it, or give another folder."
 
 
-@contextlib.contextmanager
-def _alone(folder: AuditFolder) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        with explained(folder.path):
-            handle = stack.enter_context(open(folder.path / ".lock", "w"))
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(_ANOTHER.format(folder.path)) from None
-        yield
+def _alone(folder: AuditFolder) -> contextlib.AbstractContextManager[None]:
+    return alone(folder.path / ".lock", _ANOTHER.format(folder.path))
 
 
 def is_locked(folder: AuditFolder) -> bool:
-    """Whether a run holds the folder now. A lock goes with its process, however that ends."""
-    try:
-        with open(folder.path / ".lock") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    """Whether a run holds the folder now; see pipeline/locks.py for how long a lock outlives its process."""
+    return is_held(folder.path / ".lock")
 
 
 def _now() -> str:

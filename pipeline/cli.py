@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from pipeline.commands import audits
 from pipeline.errors import UserError, nearest, plain
+from pipeline.places import Place, place
 
 app = App(
     name="cuescope",
@@ -32,7 +33,7 @@ for command in (audits.audit, audits.schedule, audits.history, audits.diff):
 @app.command
 def demo(
     *,
-    out: Annotated[Path, Parameter(help="the audit's folder")] = Path("audits/demo"),
+    out: Annotated[str, Parameter(help="the audit's folder, or an address such as s3://BUCKET/FOLDER")] = "audits/demo",
     prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
 ) -> None:
     """Run the audit that ships with Cuescope and show its top findings.
@@ -42,7 +43,7 @@ def demo(
     config = Path(__file__).parents[1] / "data" / "demo" / "audit.yaml"
     if not config.is_file():
         raise UserError(f"The demo's files are not at {config.parent}: run it from a clone of the repository.")
-    run(config, out, (), prefect)
+    run(config, place(out), (), prefect)
 
 
 @app.command
@@ -50,7 +51,11 @@ def discover(
     config: Annotated[Path, Parameter(help="the configuration (YAML); paths in it are relative to its folder")],
     *,
     out: Annotated[
-        Path | None, Parameter(help="the audit's folder; default audits/<name of the configuration>")
+        str | None,
+        Parameter(
+            help="the audit's folder, or an address such as s3://BUCKET/FOLDER; default audits/<name of the "
+            "configuration>"
+        ),
     ] = None,
     set: Annotated[
         tuple[str, ...], Parameter(help="change a line of the configuration: --set ablate.budget=5000")
@@ -67,16 +72,18 @@ def discover(
 
     Run it again with the same --out to go on where it stopped; nothing is computed twice.
     """
-    out = out or Path("audits") / (config.stem if config.stem != "audit" else config.resolve().parent.name)
+    from pipeline.history import name_of
+
+    at = place(out) if out else Path("audits") / name_of(config)
     if dry_run:
         from pipeline.config import Audit
         from pipeline.dry_run import print_plan
 
-        return print_plan(Audit.from_yaml(config, list(set)), out)
-    run(config, out, set, prefect, runner)
+        return print_plan(Audit.from_yaml(config, list(set)), at)
+    run(config, at, set, prefect, runner)
 
 
-def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool, runner: str = "threads") -> None:
+def run(config: Path, out: Place, overrides: tuple[str, ...], prefect: bool, runner: str = "threads") -> None:
     """Carry out an audit with progress in the terminal, then show it."""
     from pipeline.config import Audit
     from pipeline.progress import terminal
@@ -93,11 +100,11 @@ def run(config: Path, out: Path, overrides: tuple[str, ...], prefect: bool, runn
             from pipeline.chain import run_audit
 
             run_audit(audit, out, progress)
-    show(out)
+    show(str(out))
 
 
 @app.command
-def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: bool = False) -> None:
+def show(audit: Annotated[str, Parameter(help=audits.FOLDER)], *, json: bool = False) -> None:
     """Show the top findings of an audit as a table (or every finding as JSON)."""
     from pipeline.store import AuditFolder
 
@@ -127,23 +134,25 @@ def show(audit: Annotated[Path, Parameter(help="an audit's folder")], *, json: b
 
 @app.command
 def export(
-    audit: Annotated[Path, Parameter(help="an audit's folder")],
+    audit: Annotated[str, Parameter(help=audits.FOLDER)],
     *,
     to: Annotated[str, Parameter(help="label-studio, coco, csv, jsonl, imagefolder or groups")],
-    out: Annotated[Path, Parameter(help="the file or folder to write")],
+    out: Annotated[str, Parameter(help="the file or folder to write, or its address")],
     set: Annotated[tuple[str, ...], Parameter(help="an option of the exporter: --set image_prefix=https://...")] = (),
 ) -> None:
     """Write an audit's findings for labelers and other tools; `cuescope import-verdicts` takes their answers back."""
     from pipeline.stages.export import export_audit
     from pipeline.store import AuditFolder
 
-    for path in export_audit(AuditFolder.open(audit), to, out, list(set)):
+    for path in export_audit(AuditFolder.open(audit), to, place(out), list(set)):
         print(plain(str(path)))
 
 
 @app.command
 def import_verdicts(
-    audit: Annotated[Path, Parameter(help="the audit's folder that the labelers' files were exported from")],
+    audit: Annotated[
+        str, Parameter(help="the audit's folder that the labelers' files were exported from, or its address")
+    ],
     file: Annotated[Path, Parameter(help="Label Studio's JSON export, or CSV or JSONL with a row an answer")],
 ) -> None:
     """Take in labelers' verdicts: they order this audit's findings, and hold for later audits of the data set."""
@@ -155,7 +164,7 @@ def import_verdicts(
 
 
 @app.command
-def calibrate(audit: Annotated[Path, Parameter(help="an audit's folder, with detections")]) -> None:
+def calibrate(audit: Annotated[str, Parameter(help=f"{audits.FOLDER}; with detections")]) -> None:
     """Fit the scale of an audit's detector by its classes, and print the option for its section 'detect'."""
     from pipeline.evidence.scales import fitted
     from pipeline.store import AuditFolder

@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from pipeline.errors import UserError, plain
 from pipeline.images import RGB, UnreadableImage, decode
 from pipeline.models import registry
 from pipeline.models.ledger import Ledger
+from pipeline.places import Place, place
 from pipeline.records import SchemaError
 from pipeline.store import AuditFolder
 from pipeline.verdicts import kept
@@ -66,15 +66,15 @@ class Context:
         self._progress(self.stage, done, total)
 
     @property
-    def cache(self) -> Path:
+    def cache(self) -> Place:
         """The feature cache: beside the audit's folder unless configured."""
-        return Path(self.audit.cache) if self.audit.cache else self.folder.path.resolve().parent / ".cuescope"
+        return place(self.audit.cache) if self.audit.cache else self.folder.path.resolve().parent / ".cuescope"
 
     @property
-    def verdicts(self) -> Path:
+    def verdicts(self) -> Place:
         """The file of labelers' verdicts on this data set: see pipeline/verdicts/kept.py."""
         if self.audit.verdicts:
-            return Path(self.audit.verdicts)
+            return place(self.audit.verdicts)
         return kept.file_of(self.folder.path.resolve().parent, self.audit.data.kind, self.audit.data.options)
 
     @property

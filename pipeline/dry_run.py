@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.config import Audit
@@ -12,6 +11,7 @@ from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.models.openai_client import Estimate
 from pipeline.models.protocols import RecordedAnswers, YesNoModel
+from pipeline.places import Place
 from pipeline.store import AuditFolder
 
 CAPTION = "A photo of a thing next to another thing on a surface, somewhere."
@@ -31,7 +31,7 @@ class Planned:
     cost: Estimate | None = None
 
 
-def plan_audit(audit: Audit, out: Path) -> list[Planned]:
+def plan_audit(audit: Audit, out: Place) -> list[Planned]:
     """Every stage that a model works in, without any cached answer; nothing is asked, computed or written.
 
     Raises:
@@ -92,7 +92,7 @@ def together(planned: list[Planned]) -> Estimate:
     return Estimate(sum(cost.calls for cost in costs), sum(cost.tokens for cost in costs), usd)
 
 
-def print_plan(audit: Audit, out: Path) -> None:
+def print_plan(audit: Audit, out: Place) -> None:
     """Show a dry run in the terminal."""
     from rich.console import Console
     from rich.table import Table

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import math
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ import pyarrow as pa
 
 from pipeline.chain import is_locked
 from pipeline.errors import UserError
+from pipeline.places import Place
 from pipeline.records import SchemaError, worst_first
-from pipeline.store import AuditFolder
+from pipeline.store import AuditFolder, remove
 
 DATED = re.compile(r"\d{4}-\d\d-\d\d-\d{6}(?:-\d+)?")
 
@@ -30,7 +30,7 @@ DATED = re.compile(r"\d{4}-\d\d-\d\d-\d{6}(?:-\d+)?")
 class Past:
     """One audit of a configuration."""
 
-    path: Path
+    path: Place
     started: str
     state: str  # finished | running | unfinished | unreadable
     images: int | None
@@ -49,30 +49,30 @@ def name_of(config: Path) -> str:
     return config.stem if config.stem != "audit" else config.resolve().parent.name
 
 
-def new_folder(root: Path, now: datetime.datetime | None = None) -> Path:
+def new_folder(root: Place, now: datetime.datetime | None = None) -> Place:
     """A folder for an audit that begins now (UTC); none of that name is there yet."""
     stamp = (now or datetime.datetime.now(datetime.UTC)).strftime("%Y-%m-%d-%H%M%S")
     candidates = (root / (stamp if turn == 1 else f"{stamp}-{turn}") for turn in range(1, 1000))
     return next(folder for folder in candidates if not folder.exists())
 
 
-def history(root: Path) -> list[Past]:
+def history(root: Place) -> list[Past]:
     """The audits in a folder, the oldest first; folders that are no dated audit are left out."""
     if not root.is_dir():
         return []
     return [_past(path) for path in _dated(root)]
 
 
-def _dated(root: Path) -> list[Path]:
+def _dated(root: Place) -> list[Place]:
     paths = [path for path in root.iterdir() if DATED.fullmatch(path.name) and path.is_dir() and not path.is_symlink()]
     return sorted((path for path in paths if (path / "run.json").is_file()), key=_order)
 
 
-def _order(path: Path) -> tuple[str, int]:
+def _order(path: Place) -> tuple[str, int]:
     return path.name[:17], int(path.name[18:] or 1)
 
 
-def _past(path: Path) -> Past:
+def _past(path: Place) -> Past:
     folder = AuditFolder(path)
     try:
         run = folder.run()
@@ -94,7 +94,7 @@ def _past(path: Path) -> Past:
     )
 
 
-def latest(root: Path) -> Path | None:
+def latest(root: Place) -> Place | None:
     """The newest finished audit in a folder."""
     return next((past.path for past in reversed(history(root)) if past.state == "finished"), None)
 
@@ -110,7 +110,7 @@ def to_retire(pasts: Sequence[Past], keep: int) -> list[Past]:
 def retire(pasts: Sequence[Past]) -> None:
     """Delete these audits. Their cache stays: it is shared, and what it holds is addressed by content."""
     for past in pasts:
-        shutil.rmtree(past.path)
+        remove(past.path)
 
 
 def print_history(pasts: Sequence[Past]) -> None:

@@ -17,6 +17,7 @@ from pipeline.chain import locked, run_once
 from pipeline.config import Audit
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.places import Place
 from pipeline.records import DISAGREED, table
 from pipeline.store import AuditFolder, key_of, whole
 from pipeline.verdicts import kept
@@ -41,7 +42,7 @@ class Imported:
 
     answers: int
     unusable: Counter[str]
-    file: Path
+    file: Place
     opinions: dict[tuple[str, str], Opinion]
     agreement: dict[str, Agreement]
     conflicts: list[str]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pipeline.chain import locked, preflight
@@ -14,12 +13,13 @@ from pipeline.errors import UserError
 from pipeline.evidence.change import WORSE
 from pipeline.history import Past, history, latest, new_folder, retire, to_retire
 from pipeline.notify import send
+from pipeline.places import Place
 from pipeline.report.changes import attribution, headline, images, news, sentence, subject
 from pipeline.store import AuditFolder
 
 LOG = logging.getLogger(__name__)
 
-Run = Callable[[Audit, Path, Path | None], Any]
+Run = Callable[[Audit, Place, Place | None], Any]
 """Carries out the chain: an audit, its folder, and the audit that it goes on from."""
 
 
@@ -56,7 +56,7 @@ class Outcome:
         return f"first audit, {found} confirmed"
 
 
-def audit_once(audit: Audit, root: Path, run: Run) -> Outcome:
+def audit_once(audit: Audit, root: Place, run: Run) -> Outcome:
     """Audit into a new dated folder of `root`, compared with the newest finished one there.
 
     Raises:

@@ -12,6 +12,7 @@ NAMED = re.compile(
 """In the name of an option, in lower case: it holds a secret."""
 KEYS = re.compile(r"\b(sk-[\w-]{20,}|AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|AIza[\w-]{30,})")
 """What keys of well-known services look like."""
+URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/?#]*@)?([^\s?#<>\"]*)(\?[^\s<>\"]*)?", re.IGNORECASE)
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 WORDS = frozenset({"prompts", "mapping", "columns", "splits", "attributes", "classes", "labels"})
 """Options whose keys are the user's own words."""
@@ -34,6 +35,16 @@ def found_in(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
             yield where, "it holds what looks like a key of a service"
         elif reason := in_url(value):
             yield where, reason
+
+
+def is_url(address: str) -> bool:
+    """Whether this is a URL, and not a path on this machine."""
+    return "://" in address
+
+
+def shown(text: str) -> str:
+    """A text for people, without the user, the password and the query of the URLs in it."""
+    return URL.sub(lambda m: f"{m[1]}{'***@' if m[2] else ''}{m[3]}{'?***' if m[4] else ''}", text)
 
 
 def in_url(text: str) -> str:

@@ -1,7 +1,8 @@
 """Where an audit lives, and the feature cache beside it.
 
 An audit is a folder: one Parquet file a table, `run.json`, `report.html`. Every file is written beside its place
-and renamed into it, so that a reader never sees half of one.
+and renamed into it, so that a reader never sees half of one. Both may lie on an object store (pipeline/places.py):
+there a file is made on this machine and put whole.
 
 The cache is content-addressed: a *shelf* holds the results of one computation (a stage, its version, the model's
 fingerprint, its parameters), and in it each row belongs to a key, an image's content id or an edit's id. Resuming
@@ -18,11 +19,12 @@ import json
 import os
 import platform
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +32,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.places import Place, Remote, place
 from pipeline.records import SCHEMAS, conform, places
 
 GROUP = 256
@@ -64,25 +67,45 @@ def length(rows: Parts) -> int:
     return len(rows) if isinstance(rows, pa.Table) else rows.metadata.num_rows
 
 
+def opened(path: Place) -> Path | BinaryIO:
+    """What pyarrow reads a file from; raises as `Remote.open`."""
+    return path if isinstance(path, Path) else path.open()
+
+
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Place) -> Iterator[Path]:
     """A temporary path in the folder of `path`, which takes its place when the block ends without an error.
 
     Raises:
         UserError: the disk is full, or the folder can't be written to; what was at `path` is still there.
     """
+    if isinstance(path, Remote):
+        with explained(SPOOL, "Make room there, or set TMPDIR to another folder"), _part(SPOOL, path) as temporary:
+            yield temporary
+            path.put(temporary)
+        return
     with explained(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{path.name}.{_machine()}-{os.getpid()}-"
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        with _part(path.parent, path) as temporary:
             yield temporary
             temporary.chmod(0o644)
             os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+SPOOL = Path(tempfile.gettempdir())
+"""Where a file is made that is put on an object store."""
+
+
+@contextmanager
+def _part(folder: Path, path: Place) -> Iterator[Path]:
+    """A temporary file, whose name says who writes it; on an object store the kind of an object follows its suffix."""
+    prefix = f".{path.name}.{_machine()}-{os.getpid()}-"
+    handle, name = tempfile.mkstemp(prefix, ".part" + (path.suffix if isinstance(path, Remote) else ""), folder)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 FULL = {
@@ -94,15 +117,13 @@ CLOSED = {errno.EROFS: "it is read-only", errno.EACCES: "permission denied", err
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def explained(folder: Place, room: str = "Make room (or choose another disk with cache: and --out)") -> Iterator[None]:
     """Turn an error of the disk under `folder` into one that says what to do; any other passes."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
-            todo = (
-                "Make room (or choose another disk with cache: and --out) and give the same command again: it goes on."
-            )
+            todo = f"{room} and give the same command again: it goes on."
             raise UserError(f"{folder} can't be written to: {FULL[error.errno]}. {todo}") from None
         if error.errno in CLOSED:
             todo = "Make it writable, or choose another folder (--out for the audit, cache: in the configuration)."
@@ -120,16 +141,18 @@ def _machine() -> str:
     return hashlib.blake2b(f"{platform.node()} {namespace}".encode(), digest_size=4).hexdigest()
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Place) -> None:
     """Remove the temporary files below `folder` whose writers were killed; those of other machines stay."""
-    for part in folder.rglob(".*.part"):
-        writer = re.fullmatch(rf".*\.{_machine()}-(\d+)-[^.]*\.part", part.name)
-        if writer and not _alive(int(writer[1])):
+    parts = folder.rglob(".*.part") if isinstance(folder, Path) else SPOOL.glob(".*.part*")
+    for part in parts:
+        writer = re.fullmatch(rf".*\.{_machine()}-(\d+)-[^.]*\.part(\.\w+)?", part.name)
+        if writer and not alive(int(writer[1])):
             with contextlib.suppress(OSError):
                 part.unlink()
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -139,13 +162,21 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def write_text(path: Path, text: str) -> None:
+def remove(folder: Place) -> None:
+    """Delete an audit's folder with all that is in it; on an object store what is half deleted is still an audit."""
+    if isinstance(folder, Path):
+        shutil.rmtree(folder)
+    else:
+        folder.rmtree(last="run.json")
+
+
+def write_text(path: Place, text: str) -> None:
     """Write a text file so that readers see the old one or the new one."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_parquet(path: Path, rows: pa.Table | Iterable[pa.Table], schema: pa.Schema | None = None) -> None:
+def write_parquet(path: Place, rows: pa.Table | Iterable[pa.Table], schema: pa.Schema | None = None) -> None:
     """Write a Parquet file the same way; equal tables give equal bytes, and so do equal parts, a row group each."""
     with replacing(path) as temporary:
         if isinstance(rows, pa.Table):
@@ -180,12 +211,12 @@ def in_order(numbers: Sequence[int], ids: Sequence[str], *about: Any) -> list[in
 class AuditFolder:
     """The folder of one audit."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Place) -> None:
+        self.path = place(path)
         self.begun = ""  # the id of the run that chain.prepare began here, in run.json as `run`
 
     @classmethod
-    def open(cls, path: str | Path) -> AuditFolder:
+    def open(cls, path: str | Place) -> AuditFolder:
         """An existing audit.
 
         Raises:
@@ -198,7 +229,7 @@ class AuditFolder:
             raise UserError(f"{path} is not an audit: it holds no run.json.")
         return folder
 
-    def file(self, table: str) -> Path:
+    def file(self, table: str) -> Place:
         """Where a table lies."""
         return self.path / f"{table}.parquet"
 
@@ -223,9 +254,12 @@ class AuditFolder:
 
     def rows(self, name: str) -> pq.ParquetFile:
         """The table on disk, for `batches`; raises as `read` does."""
-        if not self.has(name):
-            raise UserError(f"{self.path} holds no table '{name}': the audit didn't finish. Run it again to go on.")
-        found = pq.ParquetFile(self.file(name))
+        try:
+            found = pq.ParquetFile(opened(self.file(name)), pre_buffer=isinstance(self.path, Remote))
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path} holds no table '{name}': the audit didn't finish. Run it again to go on."
+            ) from None
         if set(found.schema_arrow.names) != set(SCHEMAS[name].names):
             raise UserError(
                 f"{self.file(name)} was written by another version of Cuescope"
@@ -263,7 +297,7 @@ class AuditFolder:
         write_text(self.path / "run.json", json.dumps(run, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def keys_of(part: Path) -> pa.Array:
+def keys_of(part: Place) -> pa.Array:
     """The key list of a part; of one that was cut short or damaged (a power cut, a disk) none, so that it is computed
     again."""
     try:
@@ -273,35 +307,37 @@ def keys_of(part: Path) -> pa.Array:
 
 
 @functools.cache
-def read_keys(part: Path) -> pa.Array:
+def read_keys(part: Place) -> pa.Array:
     """The key list of a part whose rows can be read; parts never change, so that a process reads each list once."""
-    pq.read_metadata(part.with_name(part.name.replace(".keys.", ".rows.")))
-    return pq.read_table(part)["key"].combine_chunks()
+    pq.read_metadata(opened(part.with_name(part.name.replace(".keys.", ".rows."))))
+    return pq.read_table(opened(part))["key"].combine_chunks()
 
 
 class Shelf:
     """The cached results of one computation: `table`'s rows by key, in part files that are never changed."""
 
-    def __init__(self, cache: Path, stage: str, table: str, key_column: str, computation: tuple[Any, ...]) -> None:
+    def __init__(self, cache: Place, stage: str, table: str, key_column: str, computation: tuple[Any, ...]) -> None:
         self.folder = cache / stage / f"{table}-{key_of(*computation)}"
         self.table_name = table
         self.key_column = key_column
 
-    def _parts(self) -> list[Path]:
-        return sorted(self.folder.glob("*.keys.parquet")) if self.folder.is_dir() else []
+    def _parts(self) -> list[Place]:
+        if isinstance(self.folder, Path) and not self.folder.is_dir():
+            return []
+        return sorted(part for part in self.folder.iterdir() if part.name.endswith(".keys.parquet"))
 
     def keys(self) -> set[str]:
         """Every key whose results are there (also those with no rows)."""
         return {key for part in self._parts() for key in keys_of(part).to_pylist()}
 
-    def _found(self, keys: Sequence[str]) -> dict[Path, list[str]]:
+    def _found(self, keys: Sequence[str]) -> dict[Place, list[str]]:
         """Part to those of these keys that are to be read from it."""
         same = self.folder / f"{key_of(sorted(keys))}.keys.parquet"
         if len(keys_of(same)):  # as of a shard that is as it was: no other list need be read
             return {same: list(keys)}
         wanted = pa.array(keys, pa.string())
         seen: set[str] = set()
-        found: dict[Path, list[str]] = {}
+        found: dict[Place, list[str]] = {}
         for part in self._parts():
             here = keys_of(part)
             mine = here.filter(pa.compute.is_in(here, value_set=wanted)).to_pylist()
@@ -328,7 +364,7 @@ class Shelf:
         schema = SCHEMAS[self.table_name]
         pieces: list[pa.Table] = []
         for part, here in self._found(keys).items():
-            rows = pq.read_table(part.with_name(part.name.replace(".keys.", ".rows.")), schema=schema)
+            rows = pq.read_table(opened(part.with_name(part.name.replace(".keys.", ".rows."))), schema=schema)
             if len(here) < len(keys_of(part)):
                 mask = pa.compute.is_in(rows[self.key_column], value_set=pa.array(here, pa.string()))
                 rows = rows.filter(mask)

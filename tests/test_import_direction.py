@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = [
-    {"cells", "errors", "geometry", "images", "quiet", "secrets", "yaml_file"},
+    {"cells", "errors", "geometry", "images", "places", "quiet", "secrets", "yaml_file"},
     {"records", "words"},
-    {"store", "properties"},
+    {"store", "locks", "properties"},
     {"metrics", "models", "sources"},
     {"config", "verdicts"},
     {"evidence"},

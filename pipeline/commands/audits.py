@@ -9,15 +9,20 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pipeline.errors import UserError
+from pipeline.places import place
 
 RUNNER = Parameter(help="who carries out the shards: threads (this process), dask, dask:N, dask:tcp://HOST:PORT")
-ROOT = Parameter(help="folder of this configuration's audits; default audits/<name of the configuration>")
+ROOT = Parameter(
+    help="folder of this configuration's audits, or an address such as s3://BUCKET/FOLDER; default audits/<name of the "
+    "configuration>"
+)
+FOLDER = "an audit's folder, or its address"
 
 
 def audit(
     config: Annotated[Path, Parameter(help="the configuration (YAML); paths in it are relative to its folder")],
     *,
-    root: Annotated[Path | None, ROOT] = None,
+    root: Annotated[str | None, ROOT] = None,
     set: Annotated[tuple[str, ...], Parameter(help="change a line of the configuration: --set renew=0")] = (),
     prefect: Annotated[bool, Parameter(negative="--no-prefect", help="run as a Prefect flow")] = True,
     runner: Annotated[str, RUNNER] = "threads",
@@ -33,22 +38,22 @@ def audit(
     from pipeline.progress import terminal
     from pipeline.store import AuditFolder
 
-    root = root or Path("audits") / name_of(config)
+    at = place(root) if root else Path("audits") / name_of(config)
     with terminal() as progress:
         if prefect:
             from flows.run import run_audit_flow
 
-            outcome = Outcome(AuditFolder(run_audit_flow(config, root, set, runner)))
+            outcome = Outcome(AuditFolder(run_audit_flow(config, at, set, runner)))
         else:
             from pipeline.chain import run_audit
             from pipeline.config import Audit
 
             outcome = audit_once(
                 Audit.from_yaml(config, list(set)),
-                root,
+                at,
                 lambda audit, out, before: run_audit(audit, out, progress, before),
             )
-    show(outcome.folder.path)
+    show(str(outcome.folder.path))
     if outcome.comparison:
         from rich.console import Console
 
@@ -68,7 +73,7 @@ def schedule(
     cron: Annotated[str, Parameter(help='when, as five fields: "0 3 * * 1" is Mondays at three')] = "",
     every: Annotated[float, Parameter(help="or so many seconds from one audit to the next")] = 0,
     timezone: Annotated[str, Parameter(help="of the cron's hours, such as Europe/Berlin; default UTC")] = "",
-    root: Annotated[Path | None, ROOT] = None,
+    root: Annotated[str | None, ROOT] = None,
     set: Annotated[tuple[str, ...], Parameter(help="change a line of the configuration")] = (),
     runner: Annotated[str, RUNNER] = "threads",
 ) -> None:
@@ -78,29 +83,34 @@ def schedule(
     from flows.run import serve_audits
     from pipeline.history import name_of
 
-    serve_audits(config, root or Path("audits") / name_of(config), set, cron, every, timezone, runner)
+    at = place(root) if root else Path("audits") / name_of(config)
+    serve_audits(config, at, set, cron, every, timezone, runner)
 
 
 def history(
-    config: Annotated[Path, Parameter(help="the configuration, or the folder of its audits")],
+    config: Annotated[str, Parameter(help="the configuration, or the folder of its audits (or its address)")],
     *,
-    root: Annotated[Path | None, ROOT] = None,
+    root: Annotated[str | None, ROOT] = None,
     keep: Annotated[int, Parameter(help="delete all but so many finished audits, and say which; 0: none")] = 0,
     json: Annotated[bool, Parameter(negative="", help="as JSON")] = False,
 ) -> None:
     """List the audits of a configuration: date, state, images, confirmed findings, the worst, what changed."""
     from pipeline import history as past
 
-    root = root or (config if config.is_dir() else Path("audits") / past.name_of(config))
-    pasts = past.history(root)
+    given = place(config)
+    if root:
+        given = place(root)
+    elif isinstance(given, Path) and not given.is_dir():
+        given = Path("audits") / past.name_of(given)
+    pasts = past.history(given)
     if not pasts:
-        raise UserError(f"{root} holds no audits. Make one with: cuescope audit CONFIG")
+        raise UserError(f"{given} holds no audits. Make one with: cuescope audit CONFIG")
     gone = past.to_retire(pasts, keep)
     if gone:
         from pipeline.chain import locked
         from pipeline.store import AuditFolder
 
-        with locked(AuditFolder(root)):
+        with locked(AuditFolder(given)):
             past.retire(gone)
         for one in gone:
             print(f"Deleted {one.path}", file=sys.stderr)
@@ -114,8 +124,8 @@ def history(
 
 
 def diff(
-    before: Annotated[Path, Parameter(help="an audit's folder")],
-    after: Annotated[Path, Parameter(help="the folder of a later audit of the same data set")],
+    before: Annotated[str, Parameter(help=FOLDER)],
+    after: Annotated[str, Parameter(help="the folder of a later audit of the same data set, or its address")],
     *,
     json: Annotated[bool, Parameter(negative="", help="everything as JSON, every finding in it")] = False,
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -11,6 +10,7 @@ from pipeline.errors import BudgetReached
 from pipeline.evidence.answers import answer_rows
 from pipeline.images import RGB
 from pipeline.models.protocols import YesNoModel
+from pipeline.places import Place
 from pipeline.store import Shelf
 
 VERSION = 1
@@ -22,7 +22,7 @@ class Asker:
     """Asks about pictures by a key that says what they are: what an earlier run asked comes from the cache."""
 
     def __init__(
-        self, model: YesNoModel, classes: Sequence[str], cache: Path, count: Callable[[str, int], None]
+        self, model: YesNoModel, classes: Sequence[str], cache: Place, count: Callable[[str, int], None]
     ) -> None:
         self.model, self.classes, self.count = model, list(classes), count
         self.shelf = Shelf(cache, "asked", "answers", "image_id", (VERSION, self.classes, model.fingerprint))

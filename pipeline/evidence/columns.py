@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.places import Place
+
 IN_MEMORY = 1 << 23
 """Bytes of an array that is held in memory, and of a block of columns that is worked on at a time."""
 
 
-def scratch(images: int, cues: int, folder: Path, value: float = 0.0) -> NDArray[np.float64]:
+def scratch(images: int, cues: int, folder: Place, value: float = 0.0) -> NDArray[np.float64]:
     """An array (images, cues) of this value whose columns lie together; a large one lies in a file of `folder` that has
-    no name."""
+    no name, or, where that is on an object store, of the folder for temporary files."""
     if images * cues * 8 <= IN_MEMORY:
         return np.full((cues, images), value).T
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=folder if isinstance(folder, Path) else None) as file:
         columns = np.memmap(file, np.float64, "w+", shape=(cues, images))  # zeros, as a file begins
     for column in columns if value else ():
         column[:] = value

@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.evidence.geometry_edits import FITTING, LIBRARY, apply_geometry
 from pipeline.images import RGB
 from pipeline.models.protocols import RegionEncoder
+from pipeline.places import Place
 from pipeline.properties import rms
 from pipeline.records import SCHEMAS, matrix
 from pipeline.store import Shelf
@@ -53,7 +53,7 @@ class Tried:
 
 
 def encode_once(
-    pictures: Sequence[RGB], encoder: RegionEncoder, cache: Path, count: Callable[[str, int], None]
+    pictures: Sequence[RGB], encoder: RegionEncoder, cache: Place, count: Callable[[str, int], None]
 ) -> NDArray[np.float32]:
     """Unit vectors (n, d) of pictures through the feature cache, by their pixels: edits made again cost no forward."""
     shelf = Shelf(cache, "manipulation", "embeddings", "image_id", (VERSION, encoder.fingerprint))

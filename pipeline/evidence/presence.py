@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +33,7 @@ from pipeline.evidence.manipulation import (
 from pipeline.evidence.texts import text_embeddings
 from pipeline.images import RGB
 from pipeline.models.protocols import Floats, RegionEncoder
+from pipeline.places import Place
 from pipeline.properties import PROPERTY_CUES, TINTS, property_score
 from pipeline.records import PROPERTIES, THINGS, matrix, places
 from pipeline.store import GROUP, Parts, batches, length
@@ -187,7 +187,7 @@ def find_cues(
     selection: NDArray[np.bool_],
     has_detector: bool,
     encoder: RegionEncoder | None,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
     load: Callable[[pa.Table], list[RGB]] | None = None,
     seed: int = 0,
@@ -341,7 +341,7 @@ def whole_image_operators(
     typed: dict[str, str],
     selection: NDArray[np.bool_],
     encoder: RegionEncoder,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
     load: Callable[[pa.Table], list[RGB]],
     seed: int,
@@ -371,7 +371,7 @@ def whole_image_operators(
 
 
 def best_scores(
-    detections: Iterable[pa.Table], index: dict[str, int], phrases: list[str], folder: Path
+    detections: Iterable[pa.Table], index: dict[str, int], phrases: list[str], folder: Place
 ) -> NDArray[np.float64]:
     """(images, phrases): the best detection score of each phrase in each image, 0 where there is none.
 
@@ -392,7 +392,7 @@ def whole_image_scores(
     index: dict[str, int],
     phrases: list[str],
     encoder: RegionEncoder | None,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
 ) -> dict[str, NDArray[np.float64]]:
     """Cosine similarity of each image to each phrase (mean over templates) less that to neutral words."""
@@ -407,7 +407,7 @@ def whole_image_scores(
 
 
 def phrase_directions(
-    phrases: list[str], encoder: RegionEncoder, cache: Path, count: Callable[[str, int], None]
+    phrases: list[str], encoder: RegionEncoder, cache: Place, count: Callable[[str, int], None]
 ) -> Floats:
     """(phrases, d): an image's vector times one of these is its score for the phrase."""
     texts = [template.format(phrase) for phrase in phrases for template in TEMPLATES]
@@ -418,7 +418,7 @@ def phrase_directions(
 
 
 def cluster_scores(
-    clusters: pa.Table, assignments: Parts, index: dict[str, int], folder: Path
+    clusters: pa.Table, assignments: Parts, index: dict[str, int], folder: Place
 ) -> list[tuple[dict, NDArray[np.float64]]]:
     """For each cluster the similarity of each image's nearest member region, -1 where it has none."""
     rows = clusters.to_pylist()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.models.protocols import Floats, RegionEncoder
+from pipeline.places import Place
 from pipeline.records import SCHEMAS
 from pipeline.store import Shelf, key_of
 
@@ -16,7 +16,7 @@ VERSION = 1
 
 
 def text_embeddings(
-    encoder: RegionEncoder, texts: Sequence[str], cache: Path, count: Callable[[str, int], None]
+    encoder: RegionEncoder, texts: Sequence[str], cache: Place, count: Callable[[str, int], None]
 ) -> Floats:
     """Unit vectors (n, d) of texts, in order; only texts not seen before are given to the encoder."""
     shelf = Shelf(cache, "texts", "embeddings", "image_id", (VERSION, encoder.fingerprint))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
@@ -17,6 +16,7 @@ from pipeline.evidence.boxes import has_boxes
 from pipeline.export.data import Boxed, ExportData, Row, Verdict, check_place
 from pipeline.export.sample import asked
 from pipeline.geometry import as_boxes, to_pixel_xywh
+from pipeline.places import Place
 from pipeline.records import ANSWERS
 from pipeline.store import write_text
 
@@ -25,14 +25,14 @@ ATTRIBUTES = ("cue_id", "classes", "finding_ids", "verdicts", "presence", "whole
 
 def export_coco(
     audit: ExportData,
-    out: Path,
+    out: Place,
     *,
     least_verdict: Verdict = "inconclusive",
     all_images: bool = False,
     with_cue: int = 8,
     without_cue: int = 4,
     sample: int = 40,
-) -> list[Path]:
+) -> list[Place]:
     """Write instances as JSON and, beside them, the labels of a CVAT project with the same attributes; returns both.
 
     Args:

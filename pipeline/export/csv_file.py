@@ -9,12 +9,13 @@ from pathlib import Path
 from pipeline.cells import cell
 from pipeline.export.data import ExportData, Row, Verdict, check_place
 from pipeline.export.rows import COLUMNS, Rows, check_tasks, rows_of
+from pipeline.places import Place
 from pipeline.store import replacing
 
 
 def export_csv(
-    audit: ExportData, out: Path, *, rows: Rows = "findings", least_verdict: Verdict = "inconclusive"
-) -> list[Path]:
+    audit: ExportData, out: Place, *, rows: Rows = "findings", least_verdict: Verdict = "inconclusive"
+) -> list[Place]:
     """Write a CSV file in UTF-8 with a header; returns it.
 
     Args:

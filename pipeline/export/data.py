@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UserError
+from pipeline.places import Place
 
 Row = dict[str, Any]
 Verdict = Literal["confirmed", "inconclusive", "associated only", "core"]
@@ -30,7 +30,7 @@ MARK = re.compile(
 """It stands near the beginning of every file that an exporter writes."""
 
 
-def check_place(out: Path) -> None:
+def check_place(out: Place) -> None:
     """An export takes the place of nothing but an earlier export: never of an image or a table that was audited.
 
     Raises:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from pipeline.export.csv_file import write_csv
 from pipeline.export.data import ExportData, Row, Verdict, check_place
 from pipeline.metrics.intervals import wilson
 from pipeline.metrics.subgroups import subgroup_accuracy, worst_group_accuracy
+from pipeline.places import Place
 from pipeline.store import replacing
 
 IMAGES = ("cue", "image_id", "path", "split", "class", "y", "present", "group", "weight")
@@ -27,12 +27,12 @@ GROUPS = ("cue", "group", "class", "present", "images", "weight", "measured", "a
 
 def export_groups(
     audit: ExportData,
-    out: Path,
+    out: Place,
     *,
     cue: str = "",
     least_verdict: Verdict = "confirmed",
     least_images: int = 10,
-) -> list[Path]:
+) -> list[Place]:
     """Write a row an image and cue, and beside it a row a group with the model's accuracy; returns both files.
 
     Accuracy is over the estimation half, with Wilson's 95 % interval; `worst` marks the group of the lowest.

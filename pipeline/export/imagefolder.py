@@ -7,7 +7,7 @@ does Cuescope's own source. The files are in a folder of the split's name: metad
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.errors import UserError
@@ -15,19 +15,20 @@ from pipeline.export.data import ExportData, FindBoxes, Row, Verdict, check_plac
 from pipeline.export.sample import asked
 from pipeline.geometry import as_boxes, to_pixel_xywh
 from pipeline.images import SUFFIXES, UnreadableImage, format_of
+from pipeline.places import Place
 from pipeline.store import replacing, write_text
 
 
 def export_imagefolder(
     audit: ExportData,
-    out: Path,
+    out: Place,
     *,
     least_verdict: Verdict = "inconclusive",
     all_images: bool = False,
     with_cue: int = 8,
     without_cue: int = 4,
     sample: int = 40,
-) -> list[Path]:
+) -> list[Place]:
     """Write the folder `train` into `out`; returns its metadata.jsonl.
 
     A row an image: `file_name` (its content's id), `image_id`, `path`, `label`, `split` (of the audit), `cues` (names

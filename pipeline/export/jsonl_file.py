@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from pipeline.export.data import ExportData, Verdict, check_place
 from pipeline.export.rows import Rows, check_tasks, rows_of
+from pipeline.places import Place
 from pipeline.store import replacing
 
 
 def export_jsonl(
-    audit: ExportData, out: Path, *, rows: Rows = "findings", least_verdict: Verdict = "inconclusive"
-) -> list[Path]:
+    audit: ExportData, out: Place, *, rows: Rows = "findings", least_verdict: Verdict = "inconclusive"
+) -> list[Place]:
     """Write a JSONL file in UTF-8; returns it.
 
     Args:

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.export.data import Asked, ExportData, Row, Verdict, check_place
 from pipeline.export.sample import Plan, asked
 from pipeline.geometry import as_boxes, to_percent_xywh
+from pipeline.places import Place
 from pipeline.records import ANSWERS
 from pipeline.store import replacing, write_text
 
@@ -32,7 +33,7 @@ SUGGESTED = {"confirmed": "spurious", "core": "core"}
 
 def export_label_studio(
     audit: ExportData,
-    out: Path,
+    out: Place,
     *,
     image_prefix: str = "",
     local_root: str | None = None,
@@ -42,7 +43,7 @@ def export_label_studio(
     with_cue: int = 8,
     without_cue: int = 4,
     sample: int = 40,
-) -> list[Path]:
+) -> list[Place]:
     """Write tasks as JSON and, beside them, the labelling configuration as XML; returns the files.
 
     Args:
@@ -207,9 +208,9 @@ def _addresses(run: dict[str, Any], image_prefix: str, local_root: str | None) -
     return _Address(f"/data/local-files/?d={folder}", True)
 
 
-def _write_batches(out: Path, tasks: list[dict[str, Any]], batch: int) -> list[Path]:
+def _write_batches(out: Place, tasks: list[dict[str, Any]], batch: int) -> list[Place]:
     """One file, or `name-001.json`, `name-002.json` ... where the tasks are more than `batch`."""
-    written: list[Path] = []
+    written: list[Place] = []
     for start in range(0, len(tasks), batch):
         part = f"-{start // batch + 1:03d}" if len(tasks) > batch else ""
         path = out.with_name(f"{out.stem}{part}{out.suffix}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UserError
 from pipeline.export.data import ExportData, Row, Verdict
 from pipeline.export.sample import asked, plan
 from pipeline.geometry import as_boxes
+from pipeline.places import Place, Remote
 from pipeline.records import SCHEMAS
 from pipeline.verdicts.table_file import read_table
 
@@ -50,12 +50,14 @@ def rows_of(audit: ExportData, rows: str, least: Verdict) -> Iterator[Row]:
     return (_tasks if rows == "tasks" else _plans)(audit, least)
 
 
-def check_tasks(out: Path) -> None:
+def check_tasks(out: Place) -> None:
     """Tasks take the place of none that people have answered in.
 
     Raises:
-        UserError: they have at `out`.
+        UserError: they have at `out`, or that is on an object store.
     """
+    if isinstance(out, Remote):
+        raise UserError(f"{out}: people fill in the file of tasks. Write it to a folder of this machine.")
     if not out.is_file():
         return
     with out.open("rb") as stream:

@@ -13,11 +13,11 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.models import words as w
 from pipeline.models.fingerprints import of_options
 from pipeline.models.protocols import Attribute, Proposals
+from pipeline.places import Place
 
 VERSION = 1
 PRIOR_CAPTIONS = 10.0
@@ -207,7 +207,7 @@ def _type(phrase: str, counted: Sequence[_Counts]) -> str:
     return "Background" if places > company else "Co-occurring Objects"
 
 
-def caption_mining(seed: int, cache: Path, *, most: int = 12, least_count: int = 3, z: float = 1.96) -> CaptionMiner:
+def caption_mining(seed: int, cache: Place, *, most: int = 12, least_count: int = 3, z: float = 1.96) -> CaptionMiner:
     """Attributes from captions alone, offline.
 
     Args:

@@ -7,12 +7,12 @@ places, and what is laid over pictures. What the model doesn't lean on drops out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.models.fingerprints import of_options
 from pipeline.models.protocols import Attribute, Proposals, Proposer
 from pipeline.models.words import WHOLE_IMAGE, names_class
+from pipeline.places import Place
 from pipeline.properties import PROPERTY_CUES
 from pipeline.records import CUE_TYPES, CueType
 
@@ -58,7 +58,7 @@ class ChecklistProposer:
         )
 
 
-def checklist_proposer(seed: int, cache: Path, *, types: list[CueType] | None = None) -> ChecklistProposer:
+def checklist_proposer(seed: int, cache: Place, *, types: list[CueType] | None = None) -> ChecklistProposer:
     """The checklist of the nine types of MM-SpuBench.
 
     Args:

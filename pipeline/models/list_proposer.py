@@ -11,6 +11,7 @@ from pipeline.images import read_file
 from pipeline.models.fingerprints import of_options
 from pipeline.models.protocols import Attribute, Proposals
 from pipeline.models.words import clean, guess_type
+from pipeline.places import Place
 from pipeline.records import CUE_TYPES
 from pipeline.yaml_file import MOST_BYTES, read_yaml
 
@@ -43,7 +44,7 @@ class ListProposer:
 
 def list_proposer(
     seed: int,
-    cache: Path,
+    cache: Place,
     *,
     attributes: dict[str, list[str]] | list[str] | None = None,
     path: str | None = None,

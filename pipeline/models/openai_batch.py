@@ -11,13 +11,13 @@ import io
 import json
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import BudgetReached, UserError
 from pipeline.models.openai_client import ChatClient, Question, Reply
+from pipeline.places import Place
 from pipeline.store import write_text
 
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -42,7 +42,9 @@ def ask_ahead(client: ChatClient, questions: Sequence[Question], batch: Batch) -
     """
     by_digest = {client.digest(question): question for question in questions}
     deadline = time.monotonic() + batch.wait
-    for state in sorted((client.folder / "batches").glob("*.json")):
+    batches = client.folder / "batches"
+    found: Iterator[Place] = batches.iterdir() if batches.is_dir() else iter(())
+    for state in sorted(found, key=str):
         _collect(client, state, by_digest, batch, deadline)
     missing = {digest: question for digest, question in by_digest.items() if client.kept(question) is None}
     with_means = _within_budget(client, missing)
@@ -65,7 +67,7 @@ def _within_budget(client: ChatClient, questions: dict[str, Question]) -> dict[s
     return promised
 
 
-def _submit(client: ChatClient, questions: dict[str, Question]) -> Path:
+def _submit(client: ChatClient, questions: dict[str, Question]) -> Place:
     lines = [
         {"custom_id": digest, "method": "POST", "url": "/v1/chat/completions", "body": client.body(question)}
         for digest, question in questions.items()
@@ -81,7 +83,7 @@ def _submit(client: ChatClient, questions: dict[str, Question]) -> Path:
     return state
 
 
-def _collect(client: ChatClient, state: Path, by_digest: dict[str, Question], batch: Batch, deadline: float) -> None:
+def _collect(client: ChatClient, state: Place, by_digest: dict[str, Question], batch: Batch, deadline: float) -> None:
     """Wait for a batch, keep its answers and forget it; one without a question of ours is left alone."""
     known = json.loads(state.read_text(encoding="utf-8"))
     mine = [digest for digest in known["questions"] if digest in by_digest]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +14,7 @@ from pipeline.models.fingerprints import of_options
 from pipeline.models.ledger import Ledger
 from pipeline.models.openai_client import Budget, ChatClient, Estimate, Messages, Price, Question, in_schema
 from pipeline.models.openai_vision import data_uri, picture_part
+from pipeline.places import Place
 
 PROMPT = "Describe what is in the picture and around it, in one or two plain sentences. Say nothing that isn't seen."
 LONGEST = 1000  # characters of a caption
@@ -35,7 +35,7 @@ class Caption(BaseModel):
 
 def openai_captioner(
     device: str,
-    cache: Path,
+    cache: Place,
     ledger: Ledger | None = None,
     *,
     model: str,

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +22,7 @@ from pipeline import secrets
 from pipeline.errors import BudgetReached, UserError
 from pipeline.models.ledger import Ledger
 from pipeline.models.words import clean
+from pipeline.places import Place
 from pipeline.store import write_text
 
 MOST_OUTPUT_TOKENS = 4096
@@ -148,15 +148,15 @@ class ChatClient:
         temperature: float | None,
         retries: int,
         timeout: float,
-        cache: Path,
+        cache: Place,
         ledger: Ledger | None = None,
         section: str = "propose",
     ) -> None:
         self.model, self.budget, self.price, self.temperature = model, budget, price, temperature
         self.base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         self.most_retries, self.timeout, self.api_key_env, self.section = retries, timeout, api_key_env, section
-        self.folder = Path(cache) / "llm"
-        self.ledger = ledger or Ledger(Path(cache) / "llm.jsonl")
+        self.folder = cache / "llm"
+        self.ledger = ledger or Ledger(cache / "llm.jsonl")
         self.calls, self.tokens, self.usd, self.retries = 0, 0, 0.0, 0
         self.unsupported: set[str] = set()
         self._promised = [0, 0, 0.0]  # calls, tokens and dollars of questions that are under way

@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from pipeline.models.openai_batch import Batch, ask_ahead
 from pipeline.models.openai_client import Budget, ChatClient, Estimate, Messages, Price, Question, Reply, in_schema
 from pipeline.models.protocols import Attribute, Proposals, Proposer
 from pipeline.models.words import LONGEST, clean, names_class, normalise
+from pipeline.places import Place
 from pipeline.records import CUE_TYPES, CueType
 
 VERSION = 1
@@ -274,7 +274,7 @@ def read_judgement(data: Any) -> tuple[dict[str, bool], int]:
 
 def openai_proposer(
     seed: int,
-    cache: Path,
+    cache: Place,
     ledger: Ledger | None = None,
     *,
     model: str,

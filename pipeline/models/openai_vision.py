@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from pipeline.models.fingerprints import of_options
 from pipeline.models.ledger import Ledger
 from pipeline.models.openai_client import Budget, ChatClient, Estimate, Price, Question, text_of
 from pipeline.models.questions import SPURLENS, Answer, Asked, Prompts, YesNoClassifier, check_prompts
+from pipeline.places import Place
 
 VERSION = 1
 REASONING_TOKENS = 1024
@@ -30,7 +30,7 @@ Format = Literal["jpeg", "png"]
 def openai_vision(
     classes: tuple[str, ...],
     device: str,
-    cache: Path,
+    cache: Place,
     ledger: Ledger | None = None,
     *,
     model: str,

@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from pipeline.models.detections import Choice, Most, nothing, remembered, select
 from pipeline.models.devices import Precision
 from pipeline.models.open_clip_loading import check_templates
 from pipeline.models.protocols import Detections, Floats
-from pipeline.store import replacing
+from pipeline.places import Place
+from pipeline.store import opened, replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ PUBLISHED = ((0.1, 0.25),)  # the threshold of its own post-processing, on the c
 
 def owlv2(
     device: str,
-    cache: Path,
+    cache: Place,
     *,
     name: str,
     templates: Sequence[str] = TEMPLATES,
@@ -106,7 +106,7 @@ class Owlv2:
         templates: tuple[str, ...],
         choice: Choice,
         places: int,
-        cache: Path | None,
+        cache: Place | None,
         precision: Precision,
         device: str,
         batches: Batches,
@@ -129,7 +129,7 @@ class Owlv2:
         return {"weights": hub.content(self._name), "places": self._places, "precision": self._precision}
 
     @cached_property
-    def _folder(self) -> Path | None:
+    def _folder(self) -> Place | None:
         """Where images' embeddings are kept."""
         return self._cache / "owlv2" / fingerprints.of_options("owlv2_images/1", self._seen) if self._cache else None
 
@@ -255,15 +255,15 @@ def _rounded(embedded: Embedded) -> Embedded:
     return Embedded(*(part.astype(np.float16).astype(np.float32) for part in vars(embedded).values()))
 
 
-def _write(file: Path, embedded: Embedded) -> None:
+def _write(file: Place, embedded: Embedded) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as part, open(part, "wb") as stream:
         np.savez(stream, **{name: array.astype(np.float16) for name, array in vars(embedded).items()})
 
 
-def _read(file: Path) -> Embedded | None:
+def _read(file: Place) -> Embedded | None:
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with np.load(opened(file), allow_pickle=False) as stored:
             return Embedded(*(stored[name].astype(np.float32) for name in Embedded.__dataclass_fields__))
     except FileNotFoundError:
         return None

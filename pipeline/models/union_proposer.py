@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -17,6 +16,7 @@ from pipeline.models.ledger import Ledger
 from pipeline.models.openai_client import Estimate
 from pipeline.models.protocols import Attribute, Proposals, Proposer
 from pipeline.models.words import normalise
+from pipeline.places import Place
 
 
 def _check(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def _check(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def union_proposer(
     seed: int,
-    cache: Path,
+    cache: Place,
     ledger: Ledger | None = None,
     *,
     members: Annotated[list[dict[str, Any]], AfterValidator(_check)],

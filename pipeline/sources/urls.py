@@ -25,8 +25,10 @@ import fsspec
 from pipeline import secrets
 from pipeline.errors import UserError
 from pipeline.images import MAX_BYTES, read_file
+from pipeline.places import STORES
+from pipeline.secrets import is_url, shown
 
-SCHEMES = ("file", "memory", "s3", "gs", "https")
+SCHEMES = (*STORES, "https")
 """Allowed; `http` too with the option `allow_http`."""
 OPEN = ("http", "https")
 """Read without the user's credentials, so that any host's files may be named."""
@@ -39,19 +41,6 @@ WITH_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96")
 
 class Refused(OSError):
     """An address that the rules forbid; the message is the reason, for the quarantine table."""
-
-
-URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/?#]*@)?([^\s?#<>\"]*)(\?[^\s<>\"]*)?", re.IGNORECASE)
-
-
-def shown(text: str) -> str:
-    """A text for people, without the user, the password and the query of the URLs in it."""
-    return URL.sub(lambda m: f"{m[1]}{'***@' if m[2] else ''}{m[3]}{'?***' if m[4] else ''}", text)
-
-
-def is_url(address: str) -> bool:
-    """Whether this is a URL, and not a path on this machine."""
-    return "://" in address
 
 
 def local_path(address: str) -> str:

@@ -19,7 +19,6 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from pipeline.evidence.presence import Presence, phi
 from pipeline.images import RGB
 from pipeline.models.protocols import Classifier, Floats, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.models.questions import log_odds
+from pipeline.places import Place
 from pipeline.properties import CONTRARY
 from pipeline.records import SCHEMAS, matrix, table
 from pipeline.store import Parts, Shelf, in_order, key_of, length
@@ -74,7 +74,7 @@ def ablate(
     model: Classifier | RecordedAnswers,
     encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
@@ -159,7 +159,7 @@ def measure_doses(
     encoder: RegionEncoder | None,
     pictures: Pictures,
     audit: Audit,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
 ) -> dict[tuple[str, str], float]:

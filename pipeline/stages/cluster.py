@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from pipeline.config import Audit
 from pipeline.evidence.texts import text_embeddings
 from pipeline.models.protocols import Floats, RegionEncoder
+from pipeline.places import Place
 from pipeline.records import matrix, places, table
 from pipeline.store import Parts, batches, in_order, length
 
@@ -48,7 +48,7 @@ def cluster(
     audit: Audit,
     classes: Sequence[str],
     encoder: RegionEncoder | None,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
@@ -275,7 +275,7 @@ class Words:
         audit: Audit,
         classes: Sequence[str],
         encoder: RegionEncoder,
-        cache: Path,
+        cache: Place,
         count: Callable[[str, int], None],
     ) -> None:
         mine = captions.filter(pa.compute.is_in(captions["image_id"], value_set=pa.array(sorted(chosen), pa.string())))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow as pa
 from pipeline.geometry import Boxes, area, as_boxes, borders, grid, suppress
 from pipeline.images import RGB
 from pipeline.models.protocols import RegionEncoder
+from pipeline.places import Place
 from pipeline.records import SCHEMAS, box_column, places, vectors
 from pipeline.store import Shelf, key_of
 
@@ -45,7 +45,7 @@ def embed(
     *,
     encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
-    cache: Path,
+    cache: Place,
 ) -> dict[str, pa.Table]:
     """`regions` (detected boxes, grid cells and border strips, with unit vectors) and `embeddings` (one an image).
 
@@ -66,7 +66,7 @@ def embed(
 
 
 def ahead(
-    images: pa.Table, *, encoder: RegionEncoder | None, load: Callable[[pa.Table], list[RGB]], cache: Path
+    images: pa.Table, *, encoder: RegionEncoder | None, load: Callable[[pa.Table], list[RGB]], cache: Place
 ) -> None:
     """Put the whole image and its cells into the cache, which need no detections."""
     if encoder is None:
@@ -82,7 +82,7 @@ def ahead(
         whole.add(fresh, pa.table({"image_id": fresh, "embedding": embedded}, schema=SCHEMAS["embeddings"]))
 
 
-def _apart(encoder: RegionEncoder, cache: Path) -> tuple[Shelf, Shelf]:
+def _apart(encoder: RegionEncoder, cache: Place) -> tuple[Shelf, Shelf]:
     """Where cells and whole images are kept."""
     fixed = ("cells", VERSION, encoder.fingerprint, list(GRID), BORDER)
     return Shelf(cache, "embed", "regions", "image_id", fixed), Shelf(cache, "embed", "embeddings", "image_id", fixed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from pipeline.evidence.boxes import BoxFinder
 from pipeline.export.data import ExportData, FindBoxes, Row
 from pipeline.models import registry
 from pipeline.models.annotations import other_labels
+from pipeline.places import Place
 from pipeline.records import SCHEMAS
 from pipeline.store import AuditFolder, batches, length
 from pipeline.verdicts.kept import mark_of
@@ -33,7 +33,7 @@ def export(*, context: Context) -> dict[str, Any]:
     return {}
 
 
-def export_audit(folder: AuditFolder, to: str, out: Path, options: list[str]) -> list[Path]:
+def export_audit(folder: AuditFolder, to: str, out: Place, options: list[str]) -> list[Place]:
     """Write an audit in a format of the registry; returns the files.
 
     Raises:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from pipeline.metrics import association, ravl, spurlens
 from pipeline.metrics.intervals import Interval
 from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Classifier, Detector, RecordedAnswers, RegionEncoder, YesNoModel
+from pipeline.places import Place
 from pipeline.records import box_array, conform, matrix, places, table
 from pipeline.store import Parts, batches, in_order, length
 from pipeline.verdicts.settled import Opinion, known_again, name_of, opinions, presence_of
@@ -77,7 +77,7 @@ def measure(
     detector: Detector | None,
     encoder: RegionEncoder | None,
     load: Callable[[pa.Table], list[RGB]],
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
@@ -329,7 +329,7 @@ def colored_regions(
     cues: Cues,
     regions: Parts,
     encoder: RegionEncoder | None,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
     ids: Collection[str],
 ) -> dict[int, dict[str, Boxes]]:
@@ -439,7 +439,7 @@ def ravl_columns(
     classes: Sequence[str],
     audit: Audit,
     encoder: RegionEncoder | None,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
 ) -> dict[str, dict[str, Reals]]:
     """RaVL's weighted gap of each class, its total and the cluster's influence, for the cues that are clusters."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Attribute, Classifier, Proposer, RecordedAnswers, RegionEncoder
 from pipeline.models.union_proposer import also
 from pipeline.models.words import names_class
+from pipeline.places import Place
 from pipeline.properties import PROPERTY_CUES
 from pipeline.records import table
 from pipeline.verdicts.settled import opinions
@@ -45,7 +45,7 @@ def propose(
     model: Classifier | RecordedAnswers,
     proposer: Proposer | None,
     encoder: RegionEncoder | None,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
@@ -124,7 +124,7 @@ def merged(
     found: Mapping[str, Sequence[Attribute]],
     kind: str,
     encoder: RegionEncoder | None,
-    cache: Path,
+    cache: Place,
     count: Callable[[str, int], None],
 ) -> list[dict[str, Any]]:
     """Rows of `attributes`, with one name and one type for what means the same, in whatever class it was found."""

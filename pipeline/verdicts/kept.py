@@ -8,24 +8,24 @@ share, is named by the configuration.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.locks import alone
+from pipeline.places import Place
 from pipeline.records import SchemaError, conform, table
-from pipeline.store import explained, key_of, write_parquet
+from pipeline.store import explained, key_of, opened, write_parquet
 
 Row = dict[str, Any]
 
 
-def file_of(audits: Path, kind: str, options: Mapping[str, Any]) -> Path:
+def file_of(audits: Place, kind: str, options: Mapping[str, Any]) -> Place:
     """The file of a data set.
 
     Args:
@@ -33,11 +33,11 @@ def file_of(audits: Path, kind: str, options: Mapping[str, Any]) -> Path:
         kind, options: of the configuration's section `data`.
     """
     address = str(options.get("path") or options.get("name") or key_of(kind, dict(options)))
-    words = re.sub(r"[^A-Za-z0-9]+", "-", Path(address).stem).strip("-")[:40] or "data"
+    words = re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(address).stem).strip("-")[:40] or "data"
     return audits / "verdicts" / f"{words}-{key_of(address)[:8]}.parquet"
 
 
-def read(path: Path) -> pa.Table:
+def read(path: Place) -> pa.Table:
     """The verdicts that are kept in a file; none where there is no file.
 
     Raises:
@@ -46,7 +46,7 @@ def read(path: Path) -> pa.Table:
     if not path.is_file():
         return table("verdicts", [])
     try:
-        found = pq.read_table(path)
+        found = pq.read_table(opened(path))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"The file of verdicts {path} can't be read: {' '.join(str(error).split())}") from None
     try:
@@ -58,12 +58,12 @@ def read(path: Path) -> pa.Table:
         ) from None
 
 
-def add(path: Path, new: pa.Table) -> pa.Table:
+def add(path: Place, new: pa.Table) -> pa.Table:
     """Add verdicts to a file, and return all that it holds now. Several writers at once lose nothing."""
-    with explained(path.parent), contextlib.ExitStack() as stack:
+    with explained(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = stack.enter_context(open(path.with_name(f".{path.name}.lock"), "w"))
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    busy = f"Another process is writing to {path}; give the same command again."
+    with alone(path.with_name(f".{path.name}.lock"), busy, patience=300):
         merged = merge(read(path), new)
         write_parquet(path, merged)
     return merged

@@ -17,7 +17,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from pipeline.geometry import as_boxes
 from pipeline.metrics import b2t, domino, ravl, spurlens
 from pipeline.models.caption_mining import phrases
 from pipeline.models.protocols import RegionEncoder
+from pipeline.places import Place
 from pipeline.records import matrix
 from pipeline.stages.cluster import spherical_kmeans
 from pipeline.store import AuditFolder
@@ -63,7 +63,7 @@ class Evidence:
     folder: AuditFolder
     audit: Audit
     encoder: RegionEncoder
-    cache: Path
+    cache: Place
     seed: int
 
     @cached_property

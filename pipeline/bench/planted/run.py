@@ -161,7 +161,7 @@ def run_chain(audit: Audit, out: Path, like: Path | None = None) -> dict[str, fl
         began = time.perf_counter()
         passed = [chain.run_pass(names, ahead, context, number) for number in range(len(chain.shards(context)))]
         for name in names:
-            chain.gather(name, context)
+            chain.gather(name, context, [tallies[name] for tallies in passed])
         for name, (tallies, share) in chain.by_stage(passed, time.perf_counter() - began).items():
             seconds[name] = seconds.get(name, 0.0) + share
             chain.note(folder, name, tallies, share)

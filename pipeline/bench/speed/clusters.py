@@ -6,8 +6,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pipeline.bench.speed.lines import Line
 from pipeline.config import Audit
 from pipeline.metrics import ravl
-from pipeline.models.protocols import Floats
+from pipeline.models.protocols import Floats, RegionEncoder
 from pipeline.records import SCHEMAS, box_column, table, vectors
 from pipeline.stages import cluster
 from pipeline.store import AuditFolder
@@ -94,7 +95,7 @@ class _Words:
 
     has_text, fingerprint = True, "bench"
 
-    def texts(self, texts: list[str]) -> Floats:
+    def texts(self, texts: Sequence[str]) -> Floats:
         return round_groups(len(texts), 512, seed=1)
 
 
@@ -115,7 +116,7 @@ def whole_stage(size: int, work: Path) -> tuple[float, float]:
         folder.rows("regions"),
         audit=Audit.from_dict({"data": {"source": "folder", "path": "."}, "model": {"kind": "open_clip", "name": "-"}}),
         classes=("boat", "car"),
-        encoder=_Words(),
+        encoder=cast(RegionEncoder, _Words()),
         cache=work / "cache",
         count=lambda what, number: None,
         skip=lambda what, why: None,

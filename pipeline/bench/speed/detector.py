@@ -44,7 +44,8 @@ def bench_detector(quick: bool, models: Path, work: Path) -> Iterator[Line]:
         detector = owlv2("cpu", work / "detector-cache", name=folder, floor=0.05)
         detector.detect(images, asked)
 
-    ours(phrases[:2]), theirs([phrases[:2]])
+    ours(phrases[:2])
+    theirs([phrases[:2]])
     lists = [phrases[n * FEATURES : (n + 1) * FEATURES] for n in range(CLASSES)]
     several, mine, _ = ratio_of(lambda: ours(phrases), lambda: theirs(lists))
     one, _, _ = ratio_of(lambda: ours(lists[0]), lambda: theirs(lists[:1]))
