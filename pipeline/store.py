@@ -100,7 +100,8 @@ SPOOL = Path(tempfile.gettempdir())
 def _part(folder: Path, path: Place) -> Iterator[Path]:
     """A temporary file, whose name says who writes it; on an object store the kind of an object follows its suffix."""
     prefix = f".{path.name}.{_machine()}-{os.getpid()}-"
-    handle, name = tempfile.mkstemp(prefix, ".part" + (path.suffix if isinstance(path, Remote) else ""), folder)
+    suffix = ".part" + (path.suffix if isinstance(path, Remote) else "")
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=folder)
     os.close(handle)
     try:
         yield Path(name)

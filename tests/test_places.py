@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline import places, records
 from pipeline.errors import UserError
+from pipeline.models import ledger
+from pipeline.models.ledger import Ledger
 from pipeline.places import Place, Remote, place
 from pipeline.store import AuditFolder, Shelf, batches, opened, remove, write_parquet
 from tests.object_store import BUCKET, s3_server
@@ -146,6 +148,21 @@ def test_shelves_and_tables_are_the_same_everywhere(root: Place) -> None:
         AuditFolder.open(str(folder.path))
     with pytest.raises(UserError, match="no audit folder"):
         AuditFolder.open(root / "B")
+
+
+def test_a_log_of_calls_grows_everywhere(root: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an object store by objects of a few lines: each call is there as soon as it was noted."""
+    monkeypatch.setattr(ledger, "LINES", 3)
+    log, other = Ledger(root / "llm.jsonl", "this run"), Ledger(root / "llm.jsonl", "another run")
+    assert log.entries() == []
+    for number in range(8):
+        log.write({"calls": 1, "number": number, "prompt_tokens": 2})
+        assert len(log.entries()) == number + 1
+    other.write({"calls": 1})
+    assert [entry["number"] for entry in log.entries()] == list(range(8))
+    assert log.spent().calls == 8 and log.spent().tokens == 16 and other.spent().calls == 1
+    if isinstance(root, Remote):
+        assert len(list((root / "llm.jsonl").iterdir())) == 4  # 3 + 3 + 2 lines, and those of the other run
 
 
 def test_a_large_table_is_read_in_parts_and_in_one_version(

@@ -18,6 +18,7 @@ from pipeline.config import Audit
 from pipeline.context import Context
 from pipeline.errors import UserError
 from pipeline.models.ledger import Ledger
+from pipeline.places import place
 from pipeline.store import AuditFolder, Shelf, batches, in_order, key_of, length, replacing, sweep
 
 
@@ -53,6 +54,20 @@ def test_the_temporary_files_of_dead_writers_alone_are_swept(tmp_path: Path) -> 
             file.write_text("half")
         sweep(tmp_path)
         assert mine.exists() and elsewhere.exists() and not crumb.exists()
+
+
+def test_what_killed_writers_to_an_object_store_left_here_is_swept() -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    there = place("memory://bucket/swept/report.html")
+    with replacing(there) as mine:
+        assert mine.name.endswith(".part.html")  # by which the object's kind is known
+        mine.write_text("whole")
+        crumb = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
+        crumb.write_text("half")
+        sweep(there.parent)
+        assert mine.exists() and not crumb.exists()
+    assert there.read_bytes() == b"whole" and not mine.exists()
 
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only")])
