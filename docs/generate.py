@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
+from unittest import mock
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -77,7 +78,8 @@ Scores and shares lie in [0, 1] unless a name says otherwise; effects and gaps a
 
 def commands() -> str:
     """The page of the command line."""
-    lines = app.generate_docs(output_format="markdown", recursive=True, usage_name="cuescope").splitlines()
+    with mock.patch.object(sys, "argv", ["cuescope"]):  # from which cyclopts takes a program's name
+        lines = app.generate_docs(output_format="markdown", recursive=True, usage_name="cuescope").splitlines()
     start = lines.index("**Commands**:")
     text = "\n".join(lines[start:]).replace("```console", "```text").replace("\n\n\n", "\n\n")
     return f"{COMMANDS}{text.strip()}\n"

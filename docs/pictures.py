@@ -24,7 +24,7 @@ DIRECTIONS = {"removal": "without the cue, missed", "insertion": "with the cue, 
 Row = dict[str, Any]
 
 
-def boxed(axis: Axes, picture: Any, boxes: list[list[float]], color: str = "white") -> None:
+def boxed(axis: Axes, picture: Any, boxes: list[list[float]], color: str = "#00d5ff") -> None:
     """Draw a picture with boxes, which are shares of its width and height."""
     axis.imshow(picture)
     axis.set_axis_off()
