@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = [
-    {"cells", "errors", "geometry", "images", "quiet", "secrets", "yaml_file"},
+    {"cells", "errors", "geometry", "images", "json_text", "quiet", "secrets", "yaml_file"},
     {"records", "words"},
     {"store", "properties"},
     {"metrics", "models", "sources"},
