@@ -1,8 +1,8 @@
-# Words to remember: demo, test, check, quick. Each sets up what it needs: a virtual environment in .venv, pinned.
+# Words to remember: demo, test, check, quick, docs. Each sets up what it needs: a virtual environment in .venv, pinned.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick check format clean
+.PHONY: demo test quick check docs format clean
 
 demo: .venv/ready
 	$(BIN)/cuescope demo
@@ -17,6 +17,10 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/ready
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pyarrow as pa
 
 from pipeline.chain import run_audit
 from pipeline.config import Audit
-from pipeline.context import Progress
+from pipeline.context import Context, Progress
+from pipeline.errors import UserError
 from pipeline.evidence.change import Comparison
 from pipeline.evidence.change import compare as compare_audits
+from pipeline.images import RGB
 from pipeline.places import Place, place
+from pipeline.stages.ablate import Pictures, redo_edit
 from pipeline.store import AuditFolder
 
 
@@ -69,6 +73,33 @@ class Result:
     def table(self, name: str) -> pa.Table:
         """Any table of the audit."""
         return self.folder.read(name)
+
+    def picture(self, image_id: str) -> RGB:
+        """An audited picture, (height, width, 3) uint8.
+
+        Raises:
+            UserError: it isn't among those audited, or the data are no longer where they were.
+        """
+        try:
+            return self._pictures.read([image_id])[image_id]
+        except KeyError:
+            raise UserError(f"{self.path} has audited no image '{image_id}'.") from None
+
+    def edited(self, edit: dict[str, Any]) -> RGB:
+        """What the model was shown: the picture of a row of the table `edits`, made again."""
+        return self._redo(edit)
+
+    @cached_property
+    def _context(self) -> Context:
+        return Context(Audit.from_dict(self.run["audit"]), self.folder)
+
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures(self.table("images"), self._context.load)
+
+    @cached_property
+    def _redo(self) -> Callable[[dict[str, Any]], RGB]:
+        return redo_edit(self._context, self.table("images"))
 
     def _repr_html_(self) -> str:
         return self.findings._repr_html_()

@@ -22,6 +22,8 @@ app = App(
     help_epilogue="Exit codes: 0 done; 1 a fault of Cuescope; 2 something for you to mend, said in one line; 3 from "
     "diff and audit: a finding is new or worse.",
 )
+app.register_install_completion_command(help="Install completion for bash, zsh or fish, and say where.")
+JSON = Parameter(negative="", help="as JSON, for scripts; what wasn't measured is null")
 planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
 app.command(planted)
 bench = App(name="bench", help="Benchmarks: of the findings against planted truth, of memory, and of speed.")
@@ -67,6 +69,7 @@ def discover(
     runner: Annotated[
         str, Parameter(help="who carries out the shards: threads (this process), dask, dask:N, dask:tcp://HOST:PORT")
     ] = "threads",
+    json: Annotated[bool, JSON] = False,
 ) -> None:
     """Audit a data set and a model: from images to ranked, evidenced findings.
 
@@ -79,11 +82,13 @@ def discover(
         from pipeline.config import Audit
         from pipeline.dry_run import print_plan
 
-        return print_plan(Audit.from_yaml(config, list(set)), at)
-    run(config, at, set, prefect, runner)
+        return print_plan(Audit.from_yaml(config, list(set)), at, as_json=json)
+    run(config, at, set, prefect, runner, json)
 
 
-def run(config: Path, out: Place, overrides: tuple[str, ...], prefect: bool, runner: str = "threads") -> None:
+def run(
+    config: Path, out: Place, overrides: tuple[str, ...], prefect: bool, runner: str = "threads", json: bool = False
+) -> None:
     """Carry out an audit with progress in the terminal, then show it."""
     from pipeline.config import Audit
     from pipeline.progress import terminal
@@ -100,21 +105,20 @@ def run(config: Path, out: Place, overrides: tuple[str, ...], prefect: bool, run
             from pipeline.chain import run_audit
 
             run_audit(audit, out, progress)
-    show(str(out))
+    show(str(out), json=json)
 
 
 @app.command
-def show(audit: Annotated[str, Parameter(help=audits.FOLDER)], *, json: bool = False) -> None:
+def show(audit: Annotated[str, Parameter(help=audits.FOLDER)], *, json: Annotated[bool, JSON] = False) -> None:
     """Show the top findings of an audit as a table (or every finding as JSON)."""
     from pipeline.store import AuditFolder
 
     folder = AuditFolder.open(audit)
     findings = folder.read("findings").to_pylist()
     if json:
-        import json as encode
+        from pipeline.json_text import json_text
 
-        print(encode.dumps(findings, indent=1))
-        return
+        return print(json_text(findings))
     from rich.console import Console
 
     from pipeline.report.assemble import counted
@@ -199,6 +203,7 @@ def doctor(
     back_ends: Annotated[
         bool, Parameter(negative="", help="print the table of back ends (docs/back-ends.md) instead")
     ] = False,
+    json: Annotated[bool, JSON] = False,
 ) -> None:
     """Say what is installed, which models are there, what would be downloaded, and what is wrong."""
     from pipeline.doctor import diagnose, list_models
@@ -210,7 +215,7 @@ def doctor(
 
         return print(markdown(), end="")
 
-    if not diagnose(config):
+    if not diagnose(config, as_json=json):
         raise SystemExit(2)
 
 
@@ -260,11 +265,12 @@ def score(
     audit: Annotated[Path, Parameter(help="an audit of planted pictures")],
     *,
     truth: Annotated[Path | None, Parameter(help="default: truth.yaml beside the audited pictures")] = None,
+    json: Annotated[bool, JSON] = False,
 ) -> None:
     """Hold an audit against the planted truth: cue, rank and verdict of each class. Exit code 1 if it fails."""
     from pipeline.planted.score import print_score
 
-    if not print_score(audit, truth):
+    if not print_score(audit, truth, as_json=json):
         raise SystemExit(1)
 
 

@@ -26,7 +26,7 @@ class BackEnd(BaseModel):
     """A section that chooses a back end: `kind`, and that back end's own options (see `cuescope doctor`)."""
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
-    kind: str
+    kind: str = Field(description="the back end's name")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Data(BackEnd):
 class Cluster(Section):
     """Unnamed cues: spherical k-means over region embeddings."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="whether regions are clustered; they need the section embed")
     k_min: int = Field(default=0, ge=0, description="fewest clusters tried; 0: ten times the number of classes")
     k_max: int = Field(default=0, ge=0, description="most clusters tried; 0: thirty times the number of classes")
     sweep: int = Field(default=3, ge=1, le=50, description="how many values of k are tried between them")
@@ -71,11 +71,15 @@ class Measure(Section):
 class Ablate(Section):
     """Counterfactual edits and their placebos."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="without edits the audit is of what was observed alone")
     mode: Literal["racing", "exhaustive"] = Field(
         default="racing", description="spend edits where the ranking is undecided, or make every edit with every fill"
     )
-    fills: list[str] = Field(default=["mean", "blur", "inpaint"], min_length=1)
+    fills: list[str] = Field(
+        default=["mean", "blur", "inpaint"],
+        min_length=1,
+        description="how pixels are replaced; several, as each is a cue",
+    )
     budget: int = Field(default=20_000, ge=0, description="most edited images that the model under test is shown")
     images: int = Field(
         default=40, ge=2, description="most images of an experiment (one cue, one class, one direction)"
@@ -147,16 +151,16 @@ SEAMS = {
 class Audit(Section):
     """One run: data set x model x configuration."""
 
-    data: Data
-    model: BackEnd
-    caption: BackEnd | None = None
-    propose: BackEnd | None = BackEnd(kind="captions")
-    detect: BackEnd | None = None
-    embed: BackEnd | None = None
-    cluster: Cluster = Cluster()
-    measure: Measure = Measure()
-    ablate: Ablate = Ablate()
-    rank: Rank = Rank()
+    data: Data = Field(description="where the images come from")
+    model: BackEnd = Field(description="the model under test")
+    caption: BackEnd | None = Field(default=None, description="puts the images into words; null or none: nobody does")
+    propose: BackEnd | None = Field(default=BackEnd(kind="captions"), description="names candidate cues")
+    detect: BackEnd | None = Field(default=None, description="finds named things, and the classes' own objects")
+    embed: BackEnd | None = Field(default=None, description="embeds regions and whole images")
+    cluster: Cluster = Field(default=Cluster(), description="unnamed cues")
+    measure: Measure = Field(default=Measure(), description="association and observed gaps")
+    ablate: Ablate = Field(default=Ablate(), description="edits and their placebos")
+    rank: Rank = Field(default=Rank(), description="verdicts and their order")
     classes: list[str] = Field(default=[], description="class names in order; empty: every label of the data")
     prompts: dict[str, str] = Field(default={}, description="words for a label where its name won't do")
     no_split: bool = Field(
@@ -176,8 +180,8 @@ class Audit(Section):
     verdicts: str | None = Field(
         default=None, description="file of labelers' verdicts; default: in the folder verdicts beside the output"
     )
-    operate: Operate = Field(default=Operate(), exclude=True)
-    seed: int = 0
+    operate: Operate = Field(default=Operate(), exclude=True, description="how audits are run again and again")
+    seed: int = Field(default=0, description="of everything random")
 
     @field_validator("caption", "propose", "detect", "embed", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.text import Text
 from pipeline.config import SEAMS, Audit
 from pipeline.context import Context
 from pipeline.errors import UserError, plain
+from pipeline.json_text import json_text
 from pipeline.models import registry
 from pipeline.models.published import PUBLISHED
 from pipeline.store import AuditFolder
@@ -72,32 +74,61 @@ def _bytes(megabytes: float) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
-def diagnose(config: Path | None) -> bool:
+def diagnose(config: Path | None, *, as_json: bool = False) -> bool:
     """Print the state of this installation (and of a configuration); whether nothing is wrong."""
-    console = Console()
+    found = state(config)
+    if as_json:
+        print(json_text(found))
+    else:
+        _print_state(found)
+    return not found["wrong"]
+
+
+def state(config: Path | None) -> dict[str, Any]:
+    """What is installed, where models run, which back ends there are, what a configuration names; and what is wrong."""
     wrong: list[str] = []
-    table = Table("package", "version", "for", title="Installed", title_justify="left")
+    packages = []
     for name, purpose in PACKAGES.items():
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            version = "left out" if name in OPTIONAL else "missing"
+            version = None
             if name not in OPTIONAL:
                 wrong.append(f"The package {name} is missing ({purpose}): pip install {name}")
-        table.add_row(name, version, purpose)
+        packages.append({"name": name, "version": version, "for": purpose})
+    return {
+        "packages": packages,
+        "device": _device(),
+        "free_gigabytes": round(shutil.disk_usage(".").free / 1e9),
+        "back_ends": {seam: sorted(registry.names(seam)) for seam in registry.BUILT_IN},
+        "configuration": None if config is None else _check(config, wrong),
+        "wrong": wrong,
+    }
+
+
+def _print_state(found: dict[str, Any]) -> None:
+    console = Console()
+    table = Table("package", "version", "for", title="Installed", title_justify="left")
+    for package in found["packages"]:
+        absent = "left out" if package["name"] in OPTIONAL else "missing"
+        table.add_row(package["name"], package["version"] or absent, package["for"])
     console.print(table)
-    console.print(f"Device: {_device()}.  Free disk here: {shutil.disk_usage('.').free / 1e9:.0f} GB.", highlight=False)
+    console.print(f"Device: {found['device']}.  Free disk here: {found['free_gigabytes']} GB.", highlight=False)
     back_ends = Table("seam", "back ends", title="Back ends", title_justify="left")
-    for seam in registry.BUILT_IN:
-        back_ends.add_row(seam, ", ".join(sorted(registry.names(seam))))
+    for seam, names in found["back_ends"].items():
+        back_ends.add_row(seam, ", ".join(names))
     console.print(back_ends)
-    if config is not None:
-        wrong += _check(console, config)
-    for line in wrong:
+    if checked := found["configuration"]:
+        line = f"{plain(checked['file'])}: {checked['classes']} classes in the data."
+        console.print(line, highlight=False, markup=False)
+        models = Table("section", "back end", "name", "state", title="Models", title_justify="left")
+        for row in checked["models"]:
+            models.add_row(row["section"], *(Text(plain(row[cell])) for cell in ("back_end", "name", "state")))
+        console.print(models)
+    for line in found["wrong"]:
         console.print(Text.assemble(("wrong:", "red"), f" {plain(line)}"), soft_wrap=True)
-    if not wrong:
+    if not found["wrong"]:
         console.print("Nothing is wrong.")
-    return not wrong
 
 
 def _device() -> str:
@@ -110,41 +141,30 @@ def _device() -> str:
     return "mps" if torch.backends.mps.is_available() else f"cpu ({os.cpu_count()} cores)"
 
 
-def _check(console: Console, config: Path) -> list[str]:
-    """What is wrong with a configuration: its back ends are made, no weights are read."""
+def _check(config: Path, wrong: list[str]) -> dict[str, Any] | None:
+    """A configuration's back ends, which are made, while no weights are read; what is wrong goes to `wrong`."""
     try:
         audit = Audit.from_yaml(config)
         context = Context(audit, AuditFolder(Path("audits") / "doctor"))
         labels = sorted({label for item in context.source for label in item.labels})
     except UserError as error:
-        return [str(error)]
-    console.print(f"{plain(str(config))}: {len(labels)} classes in the data.", highlight=False, markup=False)
-    table = Table("section", "back end", "name", "state", title="Models", title_justify="left")
+        wrong.append(str(error))
+        return None
     named = Context(audit.model_copy(update={"classes": audit.classes or labels}), context.folder)
-    wrong = []
-    makers = {
-        "model": "model",
-        "caption": "captioner",
-        "propose": "proposer",
-        "detect": "detector",
-        "embed": "encoder",
-    }
+    makers = {"model": "model", "caption": "captioner", "propose": "proposer", "detect": "detector", "embed": "encoder"}
+    models = []
     for section in [name for name in SEAMS if name != "data"]:
         chosen = getattr(audit, section)
         if chosen is None:
-            table.add_row(section, "none", "", "left out")
+            models.append({"section": section, "back_end": "none", "name": "", "state": "left out"})
             continue
         name = str(chosen.options.get("name", ""))
         try:
             getattr(named, makers[section])
-            state = (
-                "found here"
-                if Path(name.removeprefix("local-dir:")).exists() or not name
-                else "comes from its hub, or its cache"
-            )
+            here = Path(name.removeprefix("local-dir:")).exists() or not name
+            state = "found here" if here else "comes from its hub, or its cache"
         except UserError as error:
             wrong.append(str(error))
             state = "wrong"
-        table.add_row(section, *(Text(plain(cell)) for cell in (chosen.kind, name, state)))
-    console.print(table)
-    return wrong
+        models.append({"section": section, "back_end": chosen.kind, "name": name, "state": state})
+    return {"file": str(config), "classes": len(labels), "models": models}

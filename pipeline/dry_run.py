@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.config import Audit
 from pipeline.context import Context
 from pipeline.errors import UserError
+from pipeline.json_text import json_text
 from pipeline.models.openai_client import Estimate
 from pipeline.models.protocols import RecordedAnswers, YesNoModel
 from pipeline.places import Place
@@ -92,12 +93,14 @@ def together(planned: list[Planned]) -> Estimate:
     return Estimate(sum(cost.calls for cost in costs), sum(cost.tokens for cost in costs), usd)
 
 
-def print_plan(audit: Audit, out: Place) -> None:
-    """Show a dry run in the terminal."""
+def print_plan(audit: Audit, out: Place, *, as_json: bool = False) -> None:
+    """Show a dry run in the terminal, or as JSON."""
+    planned = plan_audit(audit, out)
+    if as_json:
+        return print(json_text({"stages": [asdict(line) for line in planned], "together": asdict(together(planned))}))
     from rich.console import Console
     from rich.table import Table
 
-    planned = plan_audit(audit, out)
     shown = Table(
         "stage", "what", "images", "calls", "tokens", "US dollars", title="Dry run: at most", title_justify="left"
     )

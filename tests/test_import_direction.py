@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = [
-    {"cells", "errors", "geometry", "images", "places", "quiet", "secrets", "yaml_file"},
+    {"cells", "errors", "geometry", "images", "json_text", "places", "quiet", "secrets", "yaml_file"},
     {"records", "words"},
     {"store", "locks", "properties"},
     {"metrics", "models", "sources"},

@@ -116,9 +116,9 @@ def history(
             print(f"Deleted {one.path}", file=sys.stderr)
     left = [one for one in pasts if one not in gone]
     if json:
-        import json as encode
+        from pipeline.json_text import json_text
 
-        print(encode.dumps([one.to_dict() for one in left], indent=1))
+        print(json_text([one.to_dict() for one in left]))
     else:
         past.print_history(left)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.geometry import as_boxes, inside
+from pipeline.json_text import json_text
 from pipeline.planted import Scene, render
 from pipeline.store import AuditFolder
 
@@ -109,12 +110,15 @@ def _in_place(boxes: Any, scene_data: dict[str, Any], planted: dict[str, str]) -
     return bool(len(boxes) and len(own) and max(inside(own, boxes).max(), inside(boxes, own).max()) >= 0.5)
 
 
-def print_score(audit: Path, truth: Path | None) -> bool:
+def print_score(audit: Path, truth: Path | None, *, as_json: bool = False) -> bool:
     """Print the rows; whether every class is as the truth says."""
+    rows = score(AuditFolder.open(audit), truth)
+    if as_json:
+        print(json_text([asdict(row) for row in rows]))
+        return all(row.good for row in rows)
     from rich.console import Console
     from rich.table import Table
 
-    rows = score(AuditFolder.open(audit), truth)
     table = Table(title="Against the planted truth", title_justify="left")
     for column in ("class", "planted cue", "rank", "verdict", "found as", "confirmed in all", ""):
         table.add_column(column)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.json_text import json_text
 from pipeline.report import sentences
 from pipeline.report.sentences import number, of_100
 
@@ -197,5 +197,4 @@ def escaped(text: str) -> str:
 
 def as_json(summary: Row, rows: Sequence[Row]) -> str:
     """The whole comparison as JSON, where what was not measured is null."""
-    plain = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
-    return json.dumps({**summary, "findings": plain}, indent=1)
+    return json_text({**summary, "findings": rows})
