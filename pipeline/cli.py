@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from pipeline.commands import audits
+from pipeline.commands.review import review
 from pipeline.errors import UserError, plain
 
 app = App(
@@ -25,7 +26,7 @@ planted = App(name="planted", help="The rendered world: pictures with known trut
 app.command(planted)
 bench = App(name="bench", help="Benchmarks: of the findings against planted truth, and of memory.")
 app.command(bench)
-for command in (audits.audit, audits.schedule, audits.history, audits.diff):
+for command in (audits.audit, audits.schedule, audits.history, audits.diff, review):
     app.command(command)
 
 
