@@ -24,7 +24,7 @@ app = App(
 )
 planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
 app.command(planted)
-bench = App(name="bench", help="Benchmarks: of the findings against planted truth, and of memory.")
+bench = App(name="bench", help="Benchmarks: of the findings against planted truth, of memory, and of the report.")
 app.command(bench)
 for command in (audits.audit, audits.schedule, audits.history, audits.diff, review):
     app.command(command)
@@ -291,6 +291,19 @@ def bench_memory(
     from pipeline.bench.memory.command import bench_memory as run_bench
 
     if not run_bench(quick, out):
+        raise SystemExit(1)
+
+
+@bench.command(name="report")
+def bench_report(
+    *,
+    findings: Annotated[int, Parameter(help="how many findings the report has")] = 1000,
+    out: Annotated[Path | None, Parameter(help="a JSON file for the figures; by default only printed")] = None,
+) -> None:
+    """Open a large report in a real browser: its size, first paint and search. Exit code 1 when it is too slow."""
+    from pipeline.bench.report.command import bench_report as run_bench
+
+    if not run_bench(findings, out):
         raise SystemExit(1)
 
 

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from pipeline import records
+from pipeline.bench.report.synthetic import finding, run
 from pipeline.images import RGB, UnreadableImage
 from pipeline.report import assemble as assembling
 from pipeline.report.assemble import Embedded, assemble, data_uri
 from pipeline.report.render import render_report
-from tests.report.synthetic import finding, run
 
 IDS = [f"{i:032x}" for i in range(10)]
 

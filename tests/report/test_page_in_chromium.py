@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.bench.report.synthetic import report
 from pipeline.report.render import render_report
 from tests import chromium
 from tests.chromium import Visit
-from tests.report.synthetic import report
 from tests.report.test_render import hostile_report
 
 
@@ -57,7 +57,7 @@ def test_quiet_and_closed(visit: Visit) -> None:
 
 
 def test_pictures_wait_until_they_are_near(visit: Visit) -> None:
-    last = visit.page.locator("article.finding > .gallery img").last
+    last = visit.page.locator("article.finding > .shown .gallery img").last
     assert last.get_attribute("src") is None
     decoded(last)
 

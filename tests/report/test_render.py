@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from pipeline.bench.report.synthetic import NAN, around, finding, report, run
 from pipeline.records import VERDICTS
 from pipeline.report.data import ReportData
 from pipeline.report.overview import LEVELS, level
 from pipeline.report.render import render_report
-from tests.report.synthetic import NAN, around, finding, report, run
 
 HOSTILE = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>{{ 7*7 }}'
 
@@ -170,7 +170,7 @@ def test_unmeasured_numbers_are_dashes_not_zeros() -> None:
 def test_every_picture_has_words_and_its_boxes(page: str) -> None:
     elements = Elements(page)
     assert all(image["alt"] for image in elements.all("img"))
-    rects = [attrs for attrs in elements.all("rect") if attrs["class"] == "edge"]
+    rects = [attrs for attrs in elements.all("rect") if attrs.get("class") == "edge"]
     spans = [(float(r["x"].rstrip("%")), float(r["width"].rstrip("%"))) for r in rects]
     assert spans and all(0 <= x <= 100 and x + width <= 100.01 for x, width in spans)
 
