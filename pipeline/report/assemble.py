@@ -40,7 +40,9 @@ Edit = dict[str, Any]
 class Gallery(Protocol):
     """Gives a picture's address: as a data URI, or where a server has it. An empty one: it can't be read."""
 
-    full: bool  # no more findings are to have pictures
+    @property
+    def full(self) -> bool:
+        """Whether no more findings are to have pictures."""
 
     def thumb(self, image_id: str) -> str:
         """Of a picture of the data."""

@@ -79,8 +79,9 @@ class Said:
                 raise UserError("present is true, false or null.")
             if name != "present" and not isinstance(value, str):
                 raise UserError(f"{name} is a text.")
-        texts = {name: as_text(value.strip()) if isinstance(value, str) else value for name, value in raw.items()}
-        said = cls(**{"finding": "", "who": "", **texts})
+        texts: dict[str, Any] = {"finding": "", "who": ""}
+        texts |= {name: as_text(value.strip()) if isinstance(value, str) else value for name, value in raw.items()}
+        said = cls(**texts)
         if not said.who:
             raise UserError("Say who you are: a verdict has a name.")
         for name, most in LONGEST.items():

@@ -92,12 +92,16 @@ def opinions(rows: Iterable[Row]) -> dict[tuple[str, str], Opinion]:
     """(class, name of the cue) to people's verdict, from the rows of `known_again`."""
     rows = list(rows)
     names = called(rows)
+
+    def known_as(row: Row) -> str:
+        return names.get(str(row["name"])) or str(row["name"])
+
     alike: dict[str, set[str]] = defaultdict(set)  # what cues are called to those in the rows that are called so
     for row in rows:
-        alike[names.get(row["name"], row["name"])].add(row["name"])
+        alike[known_as(row)].add(row["name"])
     said: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        for name in alike[names.get(row["name"], row["name"])]:
+        for name in alike[known_as(row)]:
             said[row["class"], name][row["annotator"]].append(row)
     found: dict[tuple[str, str], Opinion] = {}
     for finding, people in said.items():
