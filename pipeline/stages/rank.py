@@ -178,7 +178,8 @@ def rank(
 def one_cue(a: dict[str, Any], b: dict[str, Any], seen: Seen) -> bool:
     """Whether two findings' cues are one: they are in the same images, or people call them by one name."""
     names = [row["called"] or (row["cue"] if row["kind"] == "named" else row["cue_id"]) for row in (a, b)]
-    return names[0] == names[1] or seen.same(a["cue_id"], b["cue_id"])
+    renamed = names[0] == names[1] and bool(a["called"] or b["called"])
+    return renamed or seen.same(a["cue_id"], b["cue_id"])
 
 
 def effects(edits: pa.Table, audit: Audit) -> dict[tuple[str, str], dict[str, Direction]]:
