@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from pipeline.commands import audits
+from pipeline.commands.review import review
 from pipeline.errors import UserError, nearest, plain
 from pipeline.places import Place, place
 
@@ -26,9 +27,9 @@ app.register_install_completion_command(help="Install completion for bash, zsh o
 JSON = Parameter(negative="", help="as JSON, for scripts; what wasn't measured is null")
 planted = App(name="planted", help="The rendered world: pictures with known truth, and the tiny models trained on it.")
 app.command(planted)
-bench = App(name="bench", help="Benchmarks: of the findings against planted truth, of memory, and of speed.")
+bench = App(name="bench", help="Benchmarks: of the findings against planted truth, of memory, speed and the report.")
 app.command(bench)
-for command in (audits.audit, audits.schedule, audits.history, audits.diff):
+for command in (audits.audit, audits.schedule, audits.history, audits.diff, review):
     app.command(command)
 
 
@@ -325,6 +326,19 @@ def bench_speed(
         if name not in benches():
             raise UserError(f"There is no benchmark '{name}'. {nearest(name, benches())}")
     if not run_bench(only, quick, models.resolve(), work.resolve() if work else None, out, document):
+        raise SystemExit(1)
+
+
+@bench.command(name="report")
+def bench_report(
+    *,
+    findings: Annotated[int, Parameter(help="how many findings the report has")] = 1000,
+    out: Annotated[Path | None, Parameter(help="a JSON file for the figures; by default only printed")] = None,
+) -> None:
+    """Open a large report in a real browser: its size, first paint and search. Exit code 1 when it is too slow."""
+    from pipeline.bench.report.command import bench_report as run_bench
+
+    if not run_bench(findings, out):
         raise SystemExit(1)
 
 

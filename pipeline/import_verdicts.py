@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.chain import locked, run_once
 from pipeline.config import Audit
 from pipeline.context import Context
@@ -27,6 +29,7 @@ from pipeline.verdicts.settled import Agreement, Opinion, agreement, conflicts, 
 from pipeline.verdicts.table_file import read_table
 
 Row = dict[str, Any]
+SAID = ("verdict", "present", "boxes", "annotator", "given", "note", "called")
 READERS = {
     ".json": (read_label_studio, "label-studio"),
     ".csv": (read_table, "csv"),
@@ -94,20 +97,12 @@ def add(folder: AuditFolder, rows: Sequence[Row], unusable: Counter[str] | None 
     Raises:
         UserError: another run is writing the audit.
     """
-    run = folder.run()
-    context = Context(Audit.from_dict({**run["audit"], "classes": run["classes"]}), folder)
+    context = context_of(folder)
     new = table("verdicts", list(rows))
-    stale: list[str] = []
     with locked(folder):
-        # what was imported into a folder that has been moved since is in its own table alone
-        known = kept.add(context.verdicts, kept.merge(_own(folder), new))
+        known = keep(context, new)
         folder.write("verdicts", known)
-        run_once("rank", context)
-        for stage, what in (("compare", "the comparison"), ("report", "report.html"), ("export", "findings.csv")):
-            try:
-                run_once(stage, context)
-            except UserError as error:
-                stale.append(f"{what} is as it was before: {error}")
+        stale = heed(context)
     mine, _ = known_again(known, folder.read("clusters"), context.fingerprints.get("encoder", ""))
     pictures = sum(len(images) for images in presence_of(mine).values())
     return Imported(
@@ -116,8 +111,38 @@ def add(folder: AuditFolder, rows: Sequence[Row], unusable: Counter[str] | None 
     )  # fmt: skip
 
 
-def _own(folder: AuditFolder) -> Any:
-    return folder.read("verdicts") if folder.has("verdicts") else table("verdicts", [])
+def context_of(folder: AuditFolder) -> Context:
+    """What stages need of an audit that was made."""
+    run = folder.run()
+    return Context(Audit.from_dict({**run["audit"], "classes": run["classes"]}), folder)
+
+
+def keep(context: Context, new: pa.Table) -> pa.Table:
+    """Keep rows of `verdicts` for the data set, and return all that are known of it.
+
+    What was imported into a folder that has been moved since is in its own table alone: it comes along.
+    """
+    return kept.add(context.verdicts, kept.merge(_own(context.folder), new))
+
+
+def heed(context: Context) -> list[str]:
+    """Let the findings of an audit, whose folder is locked, and all that is made from them heed its table of verdicts.
+
+    Returns:
+        What couldn't be written anew, and why, a line each.
+    """
+    stale: list[str] = []
+    run_once("rank", context)
+    for stage, what in (("compare", "the comparison"), ("report", "report.html"), ("export", "findings.csv")):
+        try:
+            run_once(stage, context)
+        except UserError as error:
+            stale.append(f"{what} is as it was before: {error}")
+    return stale
+
+
+def _own(folder: AuditFolder) -> pa.Table:
+    return kept.read(folder.file("verdicts"))
 
 
 def placed(folder: AuditFolder, found: Found, source: str) -> list[Row]:
@@ -147,7 +172,7 @@ def placed(folder: AuditFolder, found: Found, source: str) -> list[Row]:
             **{name: cue[name] for name in ("cue_id", "cue_type", "kind")},
             "cue": cue["name"],
             "image_id": at[answer.image] if answer.image else "",
-            **{name: getattr(answer, name) for name in ("verdict", "present", "boxes", "annotator", "given", "note")},
+            **{name: getattr(answer, name) for name in SAID},
             "source": source,
             "center": center,
             "encoder": encoder if len(center) else "",

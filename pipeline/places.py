@@ -8,6 +8,7 @@ endpoints and other options come from the environment, as the store's own client
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import io
 import posixpath
@@ -302,3 +303,15 @@ def place(address: str | Place) -> Place:
             f"{shown(address)} is no place to keep an audit: expected {scheme}://BUCKET/FOLDER, without any of ?#*[]."
         )
     return Remote(f"{scheme}://{'/'.join(parts_)}")
+
+
+def stamp(file: Place) -> str:
+    """Another text once the file has changed, as far as its size, time of change or tag say; empty without a file."""
+    if isinstance(file, Path):
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            return f"{status.st_size} {status.st_mtime_ns}"
+        return ""
+    about = file._info() or {}
+    names = ("size", "ETag", "etag", "mtime", "LastModified", "updated", "created")
+    return " ".join(str(about[name]) for name in names if name in about)

@@ -94,6 +94,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         given=TEXT,  # when, ISO 8601 in UTC
         source=TEXT,  # label-studio, csv, jsonl, review
         note=TEXT,
+        called=TEXT,  # what the person calls the cue, or empty; cues that are called alike are one
         center=VECTOR,  # of an unnamed cue: its cluster's centroid, by which it is known again; else empty
         encoder=TEXT,  # fingerprint of the region encoder that `center` comes from
     ),
@@ -324,6 +325,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         n_other_with=WHOLE,
         n_other_without=WHOLE,
         labelers=TEXT,  # what people say of it: one of ANSWERS, DISAGREED, or empty
+        called=TEXT,  # what people call the cue, or empty
         resembles_class=YES,  # an unnamed cue that the encoder would call by the class's own name
         same_as=TEXT,  # cue_id of a higher finding of the class that is the same cue by another name, or empty
         evidence_ids=pa.list_(TEXT),

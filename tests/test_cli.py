@@ -57,10 +57,11 @@ def test_help_teaches() -> None:
         "show",
         "export",
         "import-verdicts",
+        "review",
         "planted",
     ):
         assert command in done.stdout
-    for command in ("discover", "audit", "schedule", "diff", "init", "export", "import-verdicts", "show"):
+    for command in ("discover", "audit", "schedule", "diff", "init", "export", "import-verdicts", "review", "show"):
         assert cuescope(command, "--help").returncode == 0
 
 

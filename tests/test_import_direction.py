@@ -21,7 +21,7 @@ LAYERS = [
     {"stages", "planted"},
     {"chain", "progress"},
     {"api", "back_ends", "doctor", "dry_run", "history", "import_verdicts", "init", "notify"},
-    {"operate"},
+    {"operate", "review"},
     {"flows"},
     {"cli", "commands", "bench"},
     {"__main__", "__init__"},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from pipeline.records import ANSWERS, DISAGREED, table
 from pipeline.verdicts import kept
 from pipeline.verdicts.answers import Answer
 from pipeline.verdicts.label_studio import read_label_studio
-from pipeline.verdicts.settled import agreement, conflicts, known_again, opinions, presence_of
+from pipeline.verdicts.settled import agreement, called, conflicts, known_again, opinions, presence_of
 from pipeline.verdicts.table_file import read_table
 from tests.export.test_label_studio import BOX, audit
 
@@ -30,7 +31,7 @@ WHEN = "2026-01-01T00:00:00+00:00"
 def row(who: str, verdict: str = "", image: str = "", present: bool | None = None, **more: Any) -> dict[str, Any]:
     made = {"class": "boat", "cue_id": "thing:buoy", "cue": "buoy", "cue_type": "Co-occurring Objects", "kind": "named",
             "image_id": image, "verdict": verdict, "present": present, "boxes": [], "annotator": who, "given": WHEN,
-            "source": "csv", "note": "", "center": [], "encoder": ""}  # fmt: skip
+            "source": "csv", "note": "", "called": "", "center": [], "encoder": ""}  # fmt: skip
     return made | more
 
 
@@ -345,3 +346,48 @@ def test_files_that_are_no_table_are_told(tmp_path: Path, name: str, content: by
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=words):
         read_table(tmp_path / name, WHEN)
+
+
+def test_cues_of_one_name_are_one_cue() -> None:
+    rows = [
+        {**row("anna", "core", called="mooring"), "name": "cluster:3"},
+        {**row("ben", "core", called="mooring"), "name": "buoy"},
+        {**row("ben", "spurious"), "name": "sea"},
+    ]
+    assert called(rows) == {"cluster:3": "mooring", "buoy": "mooring"}
+    found = opinions(rows)
+    assert found["boat", "cluster:3"].by == found["boat", "buoy"].by == {"anna": "core", "ben": "core"}
+    assert found["boat", "sea"].verdict == "spurious" and len(found) == 3
+
+
+def test_a_cue_called_by_anothers_own_name_is_that_one() -> None:
+    one = {**row("anna", "core", called="buoy"), "name": "cluster:3"}
+    other = {**row("ben", "spurious"), "name": "buoy", "class": "car"}
+    assert {finding: opinion.verdict for finding, opinion in opinions([one, other]).items()} == {
+        ("boat", "cluster:3"): "core",
+        ("boat", "buoy"): "core",
+        ("car", "buoy"): "spurious",
+        ("car", "cluster:3"): "spurious",
+    }
+
+
+def test_a_name_is_what_most_say_and_of_equals_the_latest() -> None:
+    anna = {**row("anna", called="rope", given="2026-03-01"), "name": "cluster:3"}
+    ben = {**row("ben", called="chain", given="2026-03-02"), "name": "cluster:3"}
+    cem = {**row("cem", called="rope", given="2026-01-01"), "name": "cluster:3"}
+    assert called([anna, ben]) == {"cluster:3": "chain"}
+    assert called([anna, ben, cem]) == {"cluster:3": "rope"}
+    assert called([anna, ben, {**ben, "called": "rope", "given": "2026-03-03"}]) == {"cluster:3": "rope"}
+    assert called([{**anna, "called": ""}]) == {}
+
+
+def test_verdicts_from_before_there_were_names_stay(tmp_path: Path) -> None:
+    pq.write_table(table("verdicts", [row("anna")]).drop_columns(["called"]), tmp_path / "old.parquet")
+    assert kept.read(tmp_path / "old.parquet").to_pylist() == [row("anna")]
+
+
+def test_a_spreadsheet_may_name_a_cue(tmp_path: Path) -> None:
+    file = tmp_path / "named.csv"
+    file.write_text("finding_id,verdict,called,annotator\nf1,,mooring,anna\nf2,,,anna\n", "utf-8")
+    (answer,) = read_table(file, WHEN).answers
+    assert (answer.finding_id, answer.verdict, answer.called) == ("f1", "", "mooring")

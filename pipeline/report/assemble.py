@@ -6,9 +6,10 @@ import base64
 import io
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from PIL import Image
@@ -16,6 +17,7 @@ from PIL import Image
 from pipeline.images import RGB, UnreadableImage
 from pipeline.records import worst_first
 from pipeline.report import checks
+from pipeline.report.beside import Beside, Region
 from pipeline.report.data import ReportData, Rows, Triple
 from pipeline.report.sentences import number
 
@@ -35,11 +37,25 @@ LISTED = ("findings", "untested", "quarantine", "attributes", "cues", "variants"
 Edit = dict[str, Any]
 
 
+class Gallery(Protocol):
+    """Gives a picture's address: as a data URI, or where a server has it. An empty one: it can't be read."""
+
+    @property
+    def full(self) -> bool:
+        """Whether no more findings are to have pictures."""
+
+    def thumb(self, image_id: str) -> str:
+        """Of a picture of the data."""
+
+    def edit(self, edit: Edit) -> tuple[str, str]:
+        """Of an edited picture and of its placebo's, for a row of `edits` with arm `edit`."""
+
+    def montage(self, cue_id: str, regions: Sequence[Region]) -> str:
+        """Of one picture of all these regions."""
+
+
 def assemble(
-    run: dict[str, Any],
-    tables: dict[str, pa.Table],
-    load_image: Callable[[str], RGB],
-    redo_edit: Callable[[Edit], tuple[RGB, RGB]],
+    run: dict[str, Any], tables: Mapping[str, pa.Table], gallery: Gallery, beside: Beside | None = None
 ) -> ReportData:
     """What the report of an audit shows.
 
@@ -47,33 +63,40 @@ def assemble(
         run: run.json.
         tables: `findings`, `images`; where they exist `edits`, `untested`, `quarantine`, `attributes`,
             `cues`, `variants`, `answers`, `changes`, `checks`.
-        load_image: the picture of an image id; an UnreadableImage leaves the picture out.
-        redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
+        gallery: where pictures come from.
+        beside: what else stands beside findings.
     """
+    beside = beside or Beside()
     rows = {name: tables[name].to_pylist() for name in LISTED if name in tables}
     findings = sorted(rows["findings"], key=worst_first)
     experiments = _experiments(findings, tables["edits"].to_pylist() if "edits" in tables else [])
-    gallery = _Gallery(load_image)
+    thumbs: dict[str, str] = {}
+
+    def thumb(image_id: str) -> str:
+        if image_id not in thumbs:
+            thumbs[image_id] = gallery.thumb(image_id)
+        return thumbs[image_id]
+
     triples: list[Triple] = []
+    montages: dict[str, str] = {}
     left_out = 0
     for finding in findings:
-        if gallery.bytes > MAX_PICTURE_BYTES:
+        if gallery.full:
             left_out += 1
             continue
         for image_id in (finding["evidence_ids"] or [])[: EVIDENCE.get(finding["verdict"], 4)]:
-            gallery.thumb(image_id)
+            thumb(image_id)
+        cue_id = finding["cue_id"]
+        if cue_id in beside.regions and cue_id not in montages:
+            montages[cue_id] = gallery.montage(cue_id, beside.regions[cue_id])
         for direction in ("removal", "insertion"):
-            triples += _triples(
-                finding,
-                direction,
-                experiments.get((finding["finding_id"], direction), []),
-                gallery,
-                redo_edit,
-            )
+            pairs = experiments.get((finding["finding_id"], direction), [])
+            triples += _triples(finding, direction, pairs, thumb, gallery)
     for image_id in checks.pictured(rows.get("checks", [])):
-        if gallery.bytes <= MAX_PICTURE_BYTES:
-            gallery.thumb(image_id)
-    shown = set(gallery.thumbs) | {triple.image_id for triple in triples}
+        if not gallery.full:
+            thumb(image_id)
+    thumbs = {image_id: uri for image_id, uri in thumbs.items() if uri}
+    shown = set(thumbs) | {triple.image_id for triple in triples}
     return ReportData(
         run=run,
         findings=findings,
@@ -87,8 +110,10 @@ def assemble(
         checks=rows.get("checks", []),
         answers=counted(tables["answers"]) if "answers" in tables else (0, 0),
         images={row["image_id"]: row for row in of_ids(tables["images"], shown).to_pylist()},
-        thumbs=gallery.thumbs,
+        thumbs=thumbs,
         triples=triples,
+        montages={cue_id: uri for cue_id, uri in montages.items() if uri},
+        beside=beside,
         pictures_left_out=left_out,
     )
 
@@ -145,11 +170,7 @@ def effects_by_fill(experiments: Experiments) -> Rows:
 
 
 def _triples(
-    finding: Edit,
-    direction: str,
-    pairs: list[tuple[Edit, Edit]],
-    gallery: _Gallery,
-    redo_edit: Callable[[Edit], tuple[RGB, RGB]],
+    finding: Edit, direction: str, pairs: list[tuple[Edit, Edit]], thumb: Callable[[str], str], gallery: Gallery
 ) -> list[Triple]:
     sign = -1.0 if direction == "removal" else 1.0
     order = sorted(
@@ -165,11 +186,10 @@ def _triples(
         if not order:
             break
         edit, placebo = order[round(quantile * (len(order) - 1))]
-        if any(triple.image_id == edit["image_id"] for triple in shown) or not gallery.thumb(edit["image_id"]):
+        if any(triple.image_id == edit["image_id"] for triple in shown) or not thumb(edit["image_id"]):
             continue
-        try:
-            after, control = redo_edit(edit)
-        except UnreadableImage:
+        after, control = gallery.edit(edit)
+        if not after or not control:
             continue
         shown.append(
             Triple(
@@ -178,9 +198,9 @@ def _triples(
                 edit["fill"],
                 place,
                 edit["image_id"],
-                gallery.thumbs[edit["image_id"]],
-                gallery.add(after),
-                gallery.add(control),
+                thumb(edit["image_id"]),
+                after,
+                control,
                 number(edit["score_before"]),
                 number(edit["score_after"]),
                 number(placebo["score_after"]),
@@ -189,28 +209,83 @@ def _triples(
     return shown
 
 
-class _Gallery:
-    """Thumbnails by image id, and the bytes that all pictures take so far."""
+class Embedded:
+    """Pictures as data URIs, until together they take MAX_PICTURE_BYTES."""
 
-    def __init__(self, load_image: Callable[[str], RGB]) -> None:
-        self.load_image = load_image
-        self.thumbs: dict[str, str] = {}
-        self.missing: set[str] = set()
-        self.bytes = 0
+    def __init__(self, load_image: Callable[[str], RGB], redo_edit: Callable[[Edit], tuple[RGB, RGB]]) -> None:
+        """
+        Args:
+            load_image: the picture of an image id.
+            redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
+        """
+        self._load, self._redo = load_image, redo_edit
+        self._bytes = 0
 
-    def add(self, picture: RGB) -> str:
-        uri = data_uri(picture)
-        self.bytes += len(uri)
+    @property
+    def full(self) -> bool:
+        """Whether the file is as large as it may get."""
+        return self._bytes > MAX_PICTURE_BYTES
+
+    def _add(self, picture: RGB, side: int = THUMB_SIDE) -> str:
+        uri = data_uri(picture, side)
+        self._bytes += len(uri)
         return uri
 
     def thumb(self, image_id: str) -> str:
-        """The picture's data URI, made once; empty where it can't be read."""
-        if image_id not in self.thumbs and image_id not in self.missing:
-            try:
-                self.thumbs[image_id] = self.add(self.load_image(image_id))
-            except UnreadableImage:
-                self.missing.add(image_id)
-        return self.thumbs.get(image_id, "")
+        """See Gallery."""
+        try:
+            return self._add(self._load(image_id))
+        except UnreadableImage:
+            return ""
+
+    def edit(self, edit: Edit) -> tuple[str, str]:
+        """See Gallery."""
+        try:
+            after, control = self._redo(edit)
+        except UnreadableImage:
+            return "", ""
+        return self._add(after), self._add(control)
+
+    def montage(self, cue_id: str, regions: Sequence[Region]) -> str:
+        """See Gallery."""
+        picture = montage(regions, self._load)
+        return "" if picture is None else self._add(picture, picture.shape[1])
+
+
+TILE, GAP, COLUMNS = 80, 4, 6
+"""Pixels of a montage's tile and between tiles; tiles a line."""
+
+
+def montage(regions: Sequence[Region], load_image: Callable[[str], RGB]) -> RGB | None:
+    """Cut-outs of regions on a grey ground, COLUMNS a line, squares around their boxes; None where none can be read."""
+    tiles = []
+    for image_id, box in regions:
+        try:
+            tiles.append(tile(load_image(image_id), box))
+        except UnreadableImage:
+            continue
+    if not tiles:
+        return None
+    lines = -(-len(tiles) // COLUMNS)
+    step = TILE + GAP
+    sheet = np.full((lines * step - GAP, min(len(tiles), COLUMNS) * step - GAP, 3), 128, np.uint8)
+    for place, one in enumerate(tiles):
+        y, x = place // COLUMNS * step, place % COLUMNS * step
+        sheet[y : y + TILE, x : x + TILE] = one
+    return sheet
+
+
+def tile(picture: RGB, box: Sequence[float], margin: float = 0.15) -> RGB:
+    """(TILE, TILE, 3): the square around a box (normalised xyxy), moved into the picture where it would stand out."""
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = box[0] * width, box[1] * height, box[2] * width, box[3] * height
+    side = min(max(max(x1 - x0, y1 - y0) * (1 + 2 * margin), 2.0), float(min(width, height)))
+    left = min(max((x0 + x1 - side) / 2, 0.0), width - side)
+    top = min(max((y0 + y1 - side) / 2, 0.0), height - side)
+    cut = Image.fromarray(picture).resize(
+        (TILE, TILE), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side)
+    )
+    return np.asarray(cut)
 
 
 def data_uri(picture: RGB, side: int = THUMB_SIDE) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.report.beside import Beside
+
 Rows = list[dict[str, Any]]
 
 
@@ -13,7 +15,7 @@ class Triple:
     """One image of an ablation: before, edited, and the placebo edit, with the class's score (share) at each.
 
     `place` says where its effect stands among the images of the experiment: strongest, typical or weakest.
-    The pictures are data URIs.
+    The pictures are addresses, as in ReportData.
     """
 
     finding_id: str
@@ -36,7 +38,9 @@ class ReportData:
     `run` is run.json. `findings`, `untested`, `quarantine`, `attributes`, `cues`, `variants`, `changes` and `checks`
     hold rows of those tables, `answers` how many questions were asked and how many answers say neither Yes nor No,
     `effects` the effect by fill: finding_id, fill, direction, estimate (a share), n. `images` maps an image id to its
-    row (path, label, width, height), `thumbs` to a data URI of its picture.
+    row (path, label, width, height), `thumbs` to the address of its picture, and `montages` a cue_id to that of its
+    cluster's regions: data URIs in a file, addresses of the server's on a page for review. `beside` is what else stands
+    beside findings.
     """
 
     run: dict[str, Any]
@@ -53,4 +57,6 @@ class ReportData:
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     thumbs: dict[str, str] = field(default_factory=dict)
     triples: list[Triple] = field(default_factory=list)
+    montages: dict[str, str] = field(default_factory=dict)
+    beside: Beside = field(default_factory=Beside)
     pictures_left_out: int = 0  # findings whose pictures would have made the file too large

@@ -12,6 +12,7 @@ from pipeline.report.sentences import number, of_100
 from pipeline.report.view import FindingView, was_tested, worst_last
 
 MATRIX_COLUMNS = 18  # most cues of the overview: more can't be read
+RANKED = 5  # findings listed on a class's card
 LEVELS = (0.02, 0.05, 0.10, 0.20, 0.35)  # effect sizes at which a cell's colour deepens
 
 
@@ -27,6 +28,8 @@ class ClassCard:
     text: str
     counts: tuple[tuple[str, int], ...]
     first: FindingView | None
+    ranked: tuple[FindingView, ...] = ()  # its first findings
+    more: int = 0  # beyond those
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ def _card(label: str, images: int | None, views: list[FindingView]) -> ClassCard
         text,
         counts,
         confirmed[0] if confirmed else None,
+        tuple(views[:RANKED]),
+        max(len(views) - RANKED, 0),
     )
 
 
@@ -141,6 +146,18 @@ def matrix_of(views: list[FindingView], cards: list[ClassCard]) -> Matrix:
         )
     rows = tuple((card.name, tuple(cells.get((card.label, cue)) for cue in cues)) for card in cards)
     return Matrix(cues, rows, len(ranked) - len(cues))
+
+
+def clean(views: list[FindingView]) -> list[tuple[str, list[FindingView], str]]:
+    """What was tested and found clean: class, its findings without an effect, the largest that could have hidden."""
+    found: dict[str, list[FindingView]] = defaultdict(list)
+    for view in views:
+        if was_tested(view.row) and view.row["verdict"] == "associated only":
+            found[view.label].append(view)
+    return [
+        (label, some, of_100(max((number(view.row["smallest_effect"]) for view in some), key=worst_last)))
+        for label, some in sorted(found.items())
+    ]
 
 
 def summary(data: ReportData, cards: list[ClassCard], views: list[FindingView]) -> str:

@@ -70,19 +70,26 @@ class Page:
     ablation: str
     q: Any
     smallest: str
+    clean: list[tuple[str, list[view.FindingView], str]]
+    cite: Cite
     config: str
     keys: dict[str, str]
     pictures: Markup
     style: Markup
     script: Markup
-    script_hash: Markup
+    hashes: dict[str, Markup]
+    review: bool
 
 
-def render_report(data: ReportData) -> str:
+def render_report(data: ReportData, review: bool = False) -> str:
     """The report as the text of one HTML file.
 
     Everything that comes from data (names, captions, paths, reasons) is escaped, and what would hide or turn text
     is made visible; styles, script and pictures are inside the file, and its content-security policy allows no others.
+
+    Args:
+        data: what is shown; its pictures are data URIs.
+        review: make it the page of `cuescope review`, which takes verdicts and has its pictures from its server.
     """
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
@@ -93,10 +100,14 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters["share"] = lambda score: sentences.decimal(score)
+    environment.filters["hundred"] = lambda share: sentences.of_100(share)
     environment.filters["width"] = lambda score: f"{100 * min(max(score, 0.0), 1.0) if math.isfinite(score) else 0:.1f}"
     templates = files("pipeline.report") / "templates"
-    style, script = ((templates / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    page = _page(data, style, script)
+    names = ("report", "review") if review else ("report",)
+    style, script = (
+        "".join((templates / f"{name}.{kind}").read_text(encoding="utf-8") for name in names) for kind in ("css", "js")
+    )
+    page = _page(data, style, script, review)
     return environment.get_template("report.html").render(page=page, data=data, run=_Run(data.run))
 
 
@@ -107,7 +118,7 @@ class _Run(dict[str, Any]):
         return None
 
 
-def _page(data: ReportData, style: str, script: str) -> Page:
+def _page(data: ReportData, style: str, script: str, review: bool) -> Page:
     run = data.run
     scale = scale_of(data)
     views = view.finding_views(data, scale)
@@ -117,17 +128,18 @@ def _page(data: ReportData, style: str, script: str) -> Page:
     model = str(chosen.get("name") or chosen.get("factory") or chosen.get("kind") or "unknown")
     root = str((run.get("data") or {}).get("root") or "unknown")
     keys, pictures = _pictures(data)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    title = f"What {_short(model)} leans on in {_short(root)}"
+    date = str(run.get("finished") or run.get("started") or "–")[:10]
     present = {row["verdict"] for row in data.findings}
     return Page(
         data=data,
-        title=f"What {_short(model)} leans on in {_short(root)}",
+        title=title,
         summary=overview.summary(data, cards, views),
         model=model,
         model_short=_short(model),
         root=root,
         root_short=_short(root),
-        date=str(run.get("finished") or run.get("started") or "–")[:10],
+        date=date,
         images=int((run.get("data") or {}).get("images") or 0),
         confirmed=sum(row["verdict"] == "confirmed" for row in data.findings),
         cards=cards,
@@ -137,7 +149,7 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         verdicts=[name for name in VERDICTS if name in present],
         types=sorted({row["cue_type"] for row in data.findings if row["cue_type"]}),
         slugs={(item.row["class"], item.row["cue_id"]): item.slug for item in views},
-        cue_names={row["cue_id"]: sentences.words(row["cue"]) for row in data.findings},
+        cue_names={row["cue_id"]: sentences.words(sentences.called(row)) for row in data.findings},
         untested=overview.untested_groups(data),
         stages=_stages(run),
         costs=sentences.calls(run.get("costs") or {}),
@@ -149,13 +161,49 @@ def _page(data: ReportData, style: str, script: str) -> Page:
         ablation=sentences.ablation(run.get("ablation") or {}),
         q=(audit.get("rank") or {}).get("q", 0.05),
         smallest=sentences.of_100(sentences.number((audit.get("rank") or {}).get("smallest_effect", 0.05))),
+        clean=overview.clean(views),
+        cite=_cite(run, title, date),
         config=yaml.safe_dump(audit, sort_keys=False, allow_unicode=True),
         keys=keys,
         pictures=pictures,
         style=Markup(style),
         script=Markup(script),
-        script_hash=Markup(f"sha256-{digest}"),
+        hashes={"style": _hash(style), "script": _hash(script)},
+        review=review,
     )
+
+
+def _hash(text: str) -> Markup:
+    """What the content-security policy allows an inlined text by."""
+    return Markup(f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}")
+
+
+@dataclass(frozen=True)
+class Cite:
+    """How to cite the audit, in a sentence, and the program, as BibTeX."""
+
+    audit: str
+    bibtex: str
+
+
+def _cite(run: dict[str, Any], title: str, date: str) -> Cite:
+    version = str(run.get("cuescope") or "unknown version")
+    year = date[:4] if date[:4].isdigit() else ""
+    of = f"run {run['run'][:12]}, " if isinstance(run.get("run"), str) and run["run"] else ""
+    audit = (
+        f"{title}. Audit of {date} with Cuescope {version} ({of}configuration {run.get('digest') or 'unknown'}, "
+        f"code {run.get('code') or 'unknown'}, seed {run.get('seed')})."
+    )
+    lines = [
+        "@software{cuescope,",
+        "  title   = {Cuescope: spurious visual cues, found, verified and ranked},",
+        "  author  = {{The Cuescope developers}},",
+        f"  version = {{{version}}},",
+        *([f"  year    = {{{year}}},"] if year else []),
+        "  license = {Apache-2.0},",
+        "}",
+    ]
+    return Cite(audit, "\n".join(lines))
 
 
 def _compared(data: ReportData, views: list[view.FindingView]) -> Compared | None:
@@ -181,6 +229,7 @@ def _compared(data: ReportData, views: list[view.FindingView]) -> Compared | Non
 def _pictures(data: ReportData) -> tuple[dict[str, str], Markup]:
     """Each picture once: data URI to key, and key to data URI as JSON that is safe in a script element."""
     uris = [*data.thumbs.values(), *(uri for t in data.triples for uri in (t.before, t.after, t.placebo))]
+    uris += [*data.montages.values(), *(heat.picture for heat in data.beside.heats.values())]
     keys = {
         uri: f"p{i}" for i, uri in enumerate(dict.fromkeys(uri for uri in uris if uri.startswith(PICTURE_PREFIXES)))
     }

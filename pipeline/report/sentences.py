@@ -99,6 +99,11 @@ def one(label: str) -> str:
     return name if _is_plural(name) else _inflect().a(name)
 
 
+def called(finding: Row) -> str:
+    """What people call a finding's cue, or else its own name."""
+    return str(finding.get("called") or finding["cue"])
+
+
 def manner(finding: Row, operator: str = "") -> str:
     """How a cue is ablated: region, background or the look of the whole; without `operator` (cues table), by type."""
     if operator:
@@ -111,11 +116,12 @@ def manner(finding: Row, operator: str = "") -> str:
 
 def conditions(finding: Row, operator: str = "") -> tuple[str, str]:
     """The two experiments in words: removal ("Without the buoy"), insertion ("With the buoy pasted in")."""
-    name = ARTICLE.sub("", words(str(finding["cue"]))) or words(str(finding["cue"]))
+    own = words(called(finding))
+    name = ARTICLE.sub("", own) or own
     how = manner(finding, operator)
     if how == "property":
         return f"Without the look “{name}”", f"With the look “{name}” added"
-    if finding["kind"] == "unnamed":
+    if finding["kind"] == "unnamed" and not finding.get("called"):
         regions = name if name.startswith("regions") else f"regions “{name}”"
         return f"Without the {regions}", f"With {regions} pasted in"
     if how == "background":
@@ -158,7 +164,7 @@ def sentence(finding: Row, operator: str = "") -> str:
     second = insertion(finding, operator, "it" if first else "the model")
     said = " ".join(text for text in (first, second) if text)
     things = plural(str(finding["class"]))
-    return said or f"“{words(str(finding['cue']))}” was not put to the test on {things}."
+    return said or f"“{words(called(finding))}” was not put to the test on {things}."
 
 
 def harm(finding: Row) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.report import sentences
+from pipeline.report.beside import Heat, Quotes
 from pipeline.report.data import ReportData, Rows, Triple
 from pipeline.report.plots import Plot, Scale, plot
 from pipeline.report.sentences import number, of_100
@@ -35,12 +36,17 @@ class FindingView:
     row: Row
     slug: str
     cue: str
+    proposed_as: str  # the cue's own name where people call it another
     label: str
     sentence: str
     harm: str
     plots: tuple[Plot, ...]
     evidence: tuple[Evidence, ...]
     triples: tuple[Triple, ...]
+    heat: Heat | None
+    heat_text: str
+    montage: str
+    quotes: Quotes | None
     facts: tuple[tuple[str, str, str], ...]
     origin: str
     operator: str
@@ -82,20 +88,26 @@ def _finding(
     cues: dict[str, Row],
 ) -> FindingView:
     operator = cues.get(row["cue_id"], {}).get("operator") or ""
-    cue, label = sentences.words(row["cue"]), sentences.words(row["class"])
+    cue, label = sentences.words(sentences.called(row)), sentences.words(row["class"])
     names = {"removal": "cue removed", "insertion": "cue inserted"}
     plots = (plot(row, d, names[d], scale, effects[row["finding_id"], d], fills) for d in names)
     said = sentences.sentence(row, operator)
+    heat = data.beside.heats.get(row["finding_id"])
     return FindingView(
         row=row,
         slug=f"f{index}",
         cue=cue,
+        proposed_as=sentences.words(row["cue"]) if row.get("called") else "",
         label=label,
         sentence=said,
         harm=sentences.harm(row),
         plots=tuple(line for line in plots if line),
         evidence=tuple(_evidence(row, cue, data)),
         triples=tuple(triples),
+        heat=heat,
+        heat_text=heat_text(heat, cue, label) if heat else "",
+        montage=data.montages.get(row["cue_id"], ""),
+        quotes=data.beside.quotes.get(row["finding_id"]),
         facts=tuple(facts(row)),
         origin=origin(row, proposed.get((row["class"], row["cue"]))),
         operator=operator,
@@ -105,8 +117,16 @@ def _finding(
             "insertion": worst_last(row["insertion_effect"]),
             "q": -worst_last(-number(row["q"])),
         },
-        search=" ".join([cue, label, row["cue_type"] or "", row["verdict"], row["kind"], row["source"] or ""]).lower(),
+        search=" ".join(
+            text or "" for text in (cue, row["cue"], label, row["cue_type"], row["verdict"], row["kind"], row["source"])
+        ).lower(),
     )
+
+
+def heat_text(heat: Heat, cue: str, label: str) -> str:
+    """A heat map in words."""
+    pictures = "1 picture" if heat.images == 1 else f"{heat.images} pictures"
+    return f"{cue}: {heat.place}, in {of_100(heat.most)} of 100 where it is most often; {pictures} of {label}"
 
 
 def worst_last(value: Any) -> float:

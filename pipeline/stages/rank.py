@@ -10,7 +10,7 @@
 - After a race, whose size depends on the data, its p is 1 / e for the e-value of a bet on a larger effect
   (metrics/anytime.py), a finding's e combines its two directions', and q-values are those of e-BH.
 - What labelers call core is core, and what they don't see in its pictures is inconclusive, whatever the experiments
-  say; what they call spurious is not core, and comes first.
+  say; what they call spurious is not core, and comes first. Cues that they call alike are one.
 - Harm is half of P(cue | class) x removal effect + (1 - P(cue | other classes)) x insertion effect: the share of
   predictions that would change if the cue no longer went with the class, an image of the class and one of another
   weighing the same. Confirmed findings come in the order of its lower bound; all others by what was observed, the
@@ -39,9 +39,9 @@ from pipeline.metrics.intervals import Interval, cluster_bootstrap_mean, group_m
 from pipeline.metrics.tests import bounded_mean, false_discovery
 from pipeline.records import DISAGREED, table, worst_first
 from pipeline.store import Parts, batches, key_of
-from pipeline.verdicts.settled import Opinion, known_again, name_of, opinions
+from pipeline.verdicts.settled import Opinion, called, known_again, name_of, opinions
 
-VERSION = 3
+VERSION = 4
 EVIDENCE_IMAGES = 8
 LEAST_APART = 6
 """Images without a stronger cue, on which an effect must be shown for it to count as one of its own."""
@@ -102,7 +102,8 @@ def rank(
     for row in untested.to_pylist():
         reasons[row["label"], row["cue_id"]].append(f"{row['direction']}: {row['reason']}")
     seen = Seen(images, presence, list(known), audit.no_split)
-    people = opinions(known_again(verdicts, clusters, fingerprints.get("encoder", ""))[0])
+    said_of, _ = known_again(verdicts, clusters, fingerprints.get("encoder", ""))
+    people, names = opinions(said_of), called(said_of)
     rows: list[dict[str, Any]] = []
     for (label, cue_id), measured in numbers.items():
         cue = known[cue_id]
@@ -140,6 +141,7 @@ def rank(
         row["q"] = float(q)
         judged = people.get((row["class"], name_of(known[row["cue_id"]])))
         row["labelers"] = judged.verdict if judged else ""
+        row["called"] = names.get(name_of(known[row["cue_id"]]), "")
         row["resembles_class"] = known[row["cue_id"]]["looks_like"] == audit.words(row["class"])
         row["verdict"], row["why"] = verdict(row, audit, reasons[row["class"], row["cue_id"]])
         if row["resembles_class"] and row["verdict"] not in ("confirmed", "core"):
@@ -168,11 +170,16 @@ def rank(
             row["rank"] = place + 1
             if row["labelers"] in ("spurious", "unsure", DISAGREED):
                 row["why"] += f" Labelers: {people[label, name_of(known[row['cue_id']])]}."
-            row["same_as"] = next(
-                (above["cue_id"] for above in mine[:place] if seen.same(above["cue_id"], row["cue_id"])), ""
-            )
+            row["same_as"] = next((above["cue_id"] for above in mine[:place] if one_cue(above, row, seen)), "")
         ordered += mine
     return {"findings": table("findings", ordered)}
+
+
+def one_cue(a: dict[str, Any], b: dict[str, Any], seen: Seen) -> bool:
+    """Whether two findings' cues are one: they are in the same images, or people call them by one name."""
+    names = [row["called"] or (row["cue"] if row["kind"] == "named" else row["cue_id"]) for row in (a, b)]
+    renamed = names[0] == names[1] and bool(a["called"] or b["called"])
+    return renamed or seen.same(a["cue_id"], b["cue_id"])
 
 
 def effects(edits: pa.Table, audit: Audit) -> dict[tuple[str, str], dict[str, Direction]]:
@@ -286,6 +293,7 @@ def _finding(
         "q": NAN,
         "same_as": "",
         "labelers": "",
+        "called": "",
         "evidence_ids": evidence,
         **{name: measured[name] for name in MEASURES},
     }

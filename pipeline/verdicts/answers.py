@@ -34,6 +34,7 @@ class Answer:
         present: whether the cue is in the picture, None where that wasn't said.
         boxes: normalised xyxy, where the person marked it.
         given: when, ISO 8601 in UTC.
+        called: what the person calls the cue, or empty.
         mark: of an unnamed cue, what the export called its cluster (kept.mark_of), or empty.
     """
 
@@ -47,6 +48,7 @@ class Answer:
     annotator: str = "unnamed"
     given: str = ""
     note: str = ""
+    called: str = ""
     mark: str = ""
 
 

@@ -49,6 +49,8 @@ def read(path: Place) -> pa.Table:
         found = pq.read_table(opened(path))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"The file of verdicts {path} can't be read: {' '.join(str(error).split())}") from None
+    if "called" not in found.column_names:  # written before people could name cues
+        found = found.append_column("called", pa.array([""] * len(found), pa.string()))
     try:
         return conform("verdicts", found)
     except SchemaError:

@@ -2,7 +2,7 @@
 
 A person's verdict on a finding is what they said of it as a whole, or else what most of their verdicts on its pictures
 say. A finding's verdict has more than half of the votes of those who aren't unsure. "Not present" said of a picture is
-about that picture alone.
+about that picture alone. Cues that people call by one name are one cue: what is said of one is said of all.
 """
 
 from __future__ import annotations
@@ -74,11 +74,35 @@ def known_again(verdicts: pa.Table, clusters: pa.Table, encoder: str) -> tuple[l
     return found, len(rows) - len(found)
 
 
+def called(rows: Iterable[Row]) -> dict[str, str]:
+    """Name of a cue (see `name_of`) to what most people call it, where any call it something; of equals the latest."""
+    latest: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        who = row["name"], row["annotator"]
+        newer = who not in latest or row["given"] >= latest[who]["given"]
+        if row["called"] and newer:
+            latest[who] = row
+    votes: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for (name, _), row in latest.items():
+        votes[name][row["called"]].append(row["given"])
+    return {name: max(by, key=lambda word: (len(by[word]), max(by[word]), word)) for name, by in votes.items()}
+
+
 def opinions(rows: Iterable[Row]) -> dict[tuple[str, str], Opinion]:
     """(class, name of the cue) to people's verdict, from the rows of `known_again`."""
+    rows = list(rows)
+    names = called(rows)
+
+    def known_as(row: Row) -> str:
+        return names.get(str(row["name"])) or str(row["name"])
+
+    alike: dict[str, set[str]] = defaultdict(set)  # what cues are called to those in the rows that are called so
+    for row in rows:
+        alike[known_as(row)].add(row["name"])
     said: dict[tuple[str, str], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        said[row["class"], row["name"]][row["annotator"]].append(row)
+        for name in alike[known_as(row)]:
+            said[row["class"], name][row["annotator"]].append(row)
     found: dict[tuple[str, str], Opinion] = {}
     for finding, people in said.items():
         by = {who: verdict for who in sorted(people) if (verdict := of_person(people[who]))}

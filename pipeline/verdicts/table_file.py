@@ -2,7 +2,8 @@
 
 A row names its finding by `finding_id`, or by `class` and `cue`; its picture by `image_id` or `path`, or none for a
 verdict on the finding as a whole; and says `verdict` (spurious, core, not present, unsure), `present` (yes or no) or
-both. `annotator`, `given` (a time), `note` and `source` may be there. Rows with neither answer were not labelled yet.
+both. `annotator`, `given` (a time), `note`, `called` (a better name of the cue) and `source` may be there. Rows with no
+answer were not labelled yet.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _answer(row: Mapping[str, Any], otherwise: str) -> Answer | None:
         return "" if value is None else as_text(text_of(str(value)).strip())
 
     verdict, present = verdict_of(row.get("verdict")), presence_of(row.get("present"))
-    if not verdict and present is None:
+    if not verdict and present is None and not text("called"):
         return None
     image = text("image_id") or text("path")
     if present is not None and not image:
@@ -102,5 +103,6 @@ def _answer(row: Mapping[str, Any], otherwise: str) -> Answer | None:
         annotator=text("annotator") or "unnamed",
         given=utc(row.get("given"), otherwise),
         note=text("note")[:2000],
+        called=text("called")[:200],
         mark=text("cluster_mark"),
     )

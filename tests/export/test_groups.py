@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.bench.report.synthetic import finding
 from pipeline.errors import UserError
 from pipeline.export.data import ExportData
 from pipeline.export.groups import export_groups
-from tests.report.synthetic import finding
 
 CLASSES = ["boat", "train"]
 

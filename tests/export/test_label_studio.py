@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.bench.report.synthetic import finding
 from pipeline.errors import UserError
 from pipeline.export.data import ExportData
 from pipeline.export.label_studio import export_label_studio, label_of, labeling_config
 from pipeline.geometry import as_boxes, from_percent_xywh, to_percent_xywh
 from pipeline.models import registry
 from pipeline.records import ANSWERS
-from tests.report.synthetic import finding
 
 BOX = [0.1, 0.2, 0.4, 0.45]
 CORNERS = st.tuples(*[st.floats(0, 1)] * 4).map(

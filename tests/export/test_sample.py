@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.bench.report.synthetic import finding
 from pipeline.evidence.answered import LEAST_OF_EACH
 from pipeline.export.data import ExportData
 from pipeline.export.sample import WIDENED, asked, change_of_gap, plan, wrong
-from tests.report.synthetic import finding
 
 
 def audit(n: int = 400, spread: float = 0.12, seed: int = 0, half_width: float = 0.05, **more: Any) -> ExportData:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import Audit
+from pipeline.bench.report.synthetic import report
 from pipeline.cells import cell
 from pipeline.cli import main
 from pipeline.errors import UserError, plain
@@ -28,7 +29,6 @@ from pipeline.sources.items import Item, as_text, is_text
 from tests.conftest import write_patched_set
 from tests.hostile.corpus import CLASSES, ESCAPE, SCRIPT, TURNED
 from tests.hostile.test_corpus import is_plain
-from tests.report.synthetic import report
 from tests.report.test_render import Elements
 
 TEXT = st.text(st.characters(), max_size=40)  # with halves of surrogates

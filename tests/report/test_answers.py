@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from pipeline.bench.report.synthetic import NAN, report, run, variant
 from pipeline.records import SCHEMAS
 from pipeline.report import answers
 from pipeline.report.data import ReportData
 from pipeline.report.render import render_report
 from pipeline.report.sentences import calls
 from pipeline.report.terminal import print_answers
-from tests.report.synthetic import NAN, report, run, variant
 from tests.report.test_render import HOSTILE, Elements
 
 ROWS = [

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from pipeline import records
+from pipeline.bench.report.synthetic import finding, run
 from pipeline.images import RGB, UnreadableImage
 from pipeline.report import assemble as assembling
-from pipeline.report.assemble import assemble, data_uri
+from pipeline.report.assemble import Embedded, assemble, data_uri
 from pipeline.report.render import render_report
-from tests.report.synthetic import finding, run
 
 IDS = [f"{i:032x}" for i in range(10)]
 
@@ -80,14 +80,14 @@ def test_effects_by_fill_are_flips_beyond_the_placebo_and_count_groups_once() ->
         *edit_rows(IDS[3], "mean", hit=False, placebo_hit=False),
         *edit_rows(IDS[0], "blur", hit=False, placebo_hit=True),
     ]
-    data = assemble(run(["boat"]), tables([finding()], edits), load, redo)
+    data = assemble(run(["boat"]), tables([finding()], edits), Embedded(load, redo))
     found = {row["fill"]: (row["estimate"], row["n"]) for row in data.effects}
     assert found == {"blur": (1.0, 1), "mean": (pytest.approx(1 / 3), 3)}
 
 
 def test_triples_show_the_strongest_the_typical_and_the_weakest_image() -> None:
     edits = [row for i, fall in enumerate((0.1, 0.8, 0.4)) for row in edit_rows(IDS[i], "mean", False, True, fall=fall)]
-    data = assemble(run(["boat"]), tables([finding(verdict="confirmed")], edits), load, redo)
+    data = assemble(run(["boat"]), tables([finding(verdict="confirmed")], edits), Embedded(load, redo))
     assert [(t.place, t.image_id, round(t.score_after, 3)) for t in data.triples] == [
         ("strongest", IDS[1], 0.1),
         ("typical", IDS[2], 0.5),
@@ -99,7 +99,7 @@ def test_triples_show_the_strongest_the_typical_and_the_weakest_image() -> None:
 
 def test_an_edit_without_its_placebo_does_not_count() -> None:
     lonely = edit_rows(IDS[0], "mean", False, True)[:1]
-    data = assemble(run(["boat"]), tables([finding(verdict="confirmed")], lonely), load, redo)
+    data = assemble(run(["boat"]), tables([finding(verdict="confirmed")], lonely), Embedded(load, redo))
     assert data.effects == [] and data.triples == []
 
 
@@ -108,7 +108,7 @@ def test_a_picture_that_is_gone_leaves_a_gap_not_a_crash() -> None:
         raise UnreadableImage("cannot be opened")
 
     row = finding(verdict="confirmed", evidence_ids=IDS[:3], evidence_boxes=[[], [], []])
-    data = assemble(run(["boat"]), tables([row], edit_rows(IDS[0], "mean", False, True)), gone, redo)
+    data = assemble(run(["boat"]), tables([row], edit_rows(IDS[0], "mean", False, True)), Embedded(gone, redo))
     assert data.thumbs == {} and data.triples == []
     assert "No evidence picture to show" in render_report(data)
 
@@ -126,7 +126,7 @@ def test_pictures_stop_at_the_size_limit_and_the_report_says_so(monkeypatch: pyt
         )
         for i in range(3)
     ]
-    data = assemble(run(["boat"]), tables(rows, []), load, redo)
+    data = assemble(run(["boat"]), tables(rows, []), Embedded(load, redo))
     assert data.pictures_left_out == 2 and list(data.thumbs) == [IDS[2]], "the most harmful finding keeps its picture"
     assert "Pictures of the last 2 findings were left out" in render_report(data)
 
@@ -140,7 +140,7 @@ def test_confirmed_findings_come_first_by_harm_and_the_others_by_what_was_observ
         finding(finding_id="wide", verdict="confirmed", harm=0.4, harm_lower=0.02),
         finding(finding_id="sure", verdict="confirmed", harm=0.1, harm_lower=0.05),
     ]
-    data = assemble(run(["boat"]), tables(rows, []), load, redo)
+    data = assemble(run(["boat"]), tables(rows, []), Embedded(load, redo))
     order = ["sure", "wide", "seen more", "seen less", "unmeasured"]
     assert [row["finding_id"] for row in data.findings] == order
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from pipeline.bench.report.synthetic import report
 from pipeline.evidence.checks import row
 from pipeline.report.checks import MOST_SHOWN, checks_of, pictured
 from pipeline.report.render import render_report
 from pipeline.report.terminal import print_checks
-from tests.report.synthetic import report
 from tests.report.test_render import HOSTILE, Elements
 
 DARK = row(

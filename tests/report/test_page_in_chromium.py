@@ -3,54 +3,38 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.bench.report.synthetic import report
 from pipeline.report.render import render_report
-from tests.report.synthetic import report
+from tests import chromium
+from tests.chromium import Visit
 from tests.report.test_render import hostile_report
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine's PATH")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+def browser() -> Iterator[Any]:
+    with chromium.browser() as started:
         yield started
-        started.close()
 
 
-class Visit:
-    """A page opened from its file, with all that it said and asked for."""
-
-    def __init__(self, browser: object, path: Path, html: str) -> None:
-        path.write_text(html, encoding="utf-8")
-        self.page = browser.new_page(viewport={"width": 1200, "height": 900})  # type: ignore[attr-defined]
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
-        self.page.goto(path.as_uri())
-
-    def outside(self) -> list[str]:
-        """Requests beyond the file itself and the pictures inside it."""
-        return [url for url in self.asked if not url.startswith("data:") and url != self.page.url.partition("#")[0]]
+def opened(browser: Any, path: Path, html: str, **options: Any) -> Visit:
+    path.write_text(html, encoding="utf-8")
+    return Visit(browser, path.as_uri(), **options)
 
 
-def decoded(image: object) -> None:
+def decoded(image: Any) -> None:
     """Scroll to a picture and wait until it is really there."""
-    image.scroll_into_view_if_needed()  # type: ignore[attr-defined]
-    sync_api.expect(image).to_have_attribute("src", re.compile("^data:image/webp"))
-    image.evaluate("image => image.decode()")  # type: ignore[attr-defined]
+    from playwright.sync_api import expect
+
+    image.scroll_into_view_if_needed()
+    expect(image).to_have_attribute("src", re.compile("^data:image/"), timeout=60_000)
+    image.evaluate("image => image.decode()")
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +43,8 @@ def html() -> str:
 
 
 @pytest.fixture
-def visit(browser: object, tmp_path: Path, html: str) -> Iterator[Visit]:
-    visit = Visit(browser, tmp_path / "report.html", html)
+def visit(browser: Any, tmp_path: Path, html: str) -> Iterator[Visit]:
+    visit = opened(browser, tmp_path / "report.html", html)
     yield visit
     visit.page.close()
 
@@ -68,14 +52,22 @@ def visit(browser: object, tmp_path: Path, html: str) -> Iterator[Visit]:
 def test_quiet_and_closed(visit: Visit) -> None:
     visit.page.locator("#f0 details.more > summary").click()
     decoded(visit.page.locator("#f0 .triple img").first)
+    decoded(visit.page.locator(".heat img").first)
     assert visit.said == [] and visit.outside() == []
 
 
 def test_pictures_wait_until_they_are_near(visit: Visit) -> None:
-    last = visit.page.locator("article.finding .gallery img").last
+    last = visit.page.locator("article.finding > .shown .gallery img").last
     assert last.get_attribute("src") is None
-    last.locator("xpath=ancestor::details").evaluate("details => { details.open = true; }")
     decoded(last)
+
+
+def test_details_are_laid_out_when_they_are_opened(visit: Visit) -> None:
+    quiet = visit.page.locator("article.finding.quiet").last
+    assert quiet.locator("table").count() == 0
+    quiet.locator("details.more > summary").click()
+    assert quiet.locator("table.facts").is_visible()
+    decoded(quiet.locator(".gallery img").first)
 
 
 def test_filters_search_and_order(visit: Visit) -> None:
@@ -113,20 +105,46 @@ def test_keyboard_reaches_the_search_and_the_theme(visit: Visit) -> None:
     assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") != before
 
 
-def test_no_sideways_scrolling_on_a_narrow_screen(visit: Visit) -> None:
-    visit.page.set_viewport_size({"width": 390, "height": 800})
-    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_it_is_accessible_and_fits(browser: Any, tmp_path: Path, html: str, scheme: str, width: int) -> None:
+    visit = opened(browser, tmp_path / "report.html", html, width=width, color_scheme=scheme)
+    page = visit.page
+    for details in page.locator("#f0 details.more > summary, #f12 details.more > summary").all():
+        details.click()
+    decoded(page.locator("#f0 .gallery img").first)
+    visit.keep(f"report-{scheme}-{width}-finding")
+    page.evaluate("scrollTo({top: 0, behavior: 'instant'})")
+    visit.keep(f"report-{scheme}-{width}-top")
+    assert visit.violations() == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
 
 
-def test_hostile_names_run_nothing(browser: object, tmp_path: Path) -> None:
-    visit = Visit(browser, tmp_path / "hostile.html", render_report(hostile_report()))
+def test_print_shows_every_finding_with_its_numbers(visit: Visit, tmp_path: Path) -> None:
+    page = visit.page
+    page.emulate_media(media="print")
+    assert not page.locator(".rail").is_visible() and not page.locator("#tools").is_visible()
+    pdf = page.pdf(path=str(tmp_path / "report.pdf"))
+    assert pdf.startswith(b"%PDF") and pdf.count(b"/Type /Page") > 8
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("article.finding table.facts").count() == 30
+    assert page.locator("img[data-picture]:not([src])").count() == 0
+
+
+def test_hostile_names_run_nothing(browser: Any, tmp_path: Path) -> None:
+    visit = opened(browser, tmp_path / "hostile.html", render_report(hostile_report()))
+    for summary in visit.page.locator("details.more > summary").all()[:6]:
+        summary.click()
     assert visit.said == [] and visit.outside() == []
     assert visit.page.locator("article.finding").count() == 30
     visit.page.close()
 
 
-def test_an_empty_report_has_no_script_error(browser: object, tmp_path: Path) -> None:
+def test_an_empty_report_has_no_script_error(browser: Any, tmp_path: Path) -> None:
     empty = replace(report(findings=0, pictures=False), cues=[], untested=[])
-    visit = Visit(browser, tmp_path / "empty.html", render_report(empty))
-    assert visit.said == [] and visit.page.get_by_text("No findings").is_visible()
+    visit = opened(browser, tmp_path / "empty.html", render_report(empty))
+    assert visit.said == [] and visit.page.get_by_text("No findings", exact=True).is_visible()
+    assert visit.violations() == []
+    visit.keep("report-empty")
     visit.page.close()

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from pipeline.bench.report.synthetic import NAN, around, finding, report, run
 from pipeline.records import VERDICTS
 from pipeline.report.data import ReportData
 from pipeline.report.overview import LEVELS, level
 from pipeline.report.render import render_report
-from tests.report.synthetic import NAN, around, finding, report, run
 
 HOSTILE = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>{{ 7*7 }}'
 
@@ -72,9 +72,11 @@ def test_nothing_is_loaded_from_outside(page: str) -> None:
 
 def test_the_policy_allows_this_script_alone(page: str) -> None:
     policy = next(m["content"] for m in Elements(page).all("meta") if m.get("http-equiv") == "Content-Security-Policy")
-    script = page.rpartition("<script>")[2].partition("</script>")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in policy
+    for name, tag in (("script", "<script>"), ("style", "<style>")):
+        text = page.rpartition(tag)[2].partition(tag.replace("<", "</"))[0]
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy and "unsafe" not in policy
+    assert not re.search(r"<[^>]+\sstyle=", page), "styles in attributes would not count under this policy"
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert not re.search(r"<[^>]+\son\w+=", page), "handlers in attributes would not run under this policy"
 
@@ -168,8 +170,9 @@ def test_unmeasured_numbers_are_dashes_not_zeros() -> None:
 def test_every_picture_has_words_and_its_boxes(page: str) -> None:
     elements = Elements(page)
     assert all(image["alt"] for image in elements.all("img"))
-    rects = [attrs for attrs in elements.all("rect") if attrs["class"] == "edge"]
-    assert rects and all(0 <= float(r["x"]) <= 100 and float(r["x"]) + float(r["width"]) <= 100.01 for r in rects)
+    rects = [attrs for attrs in elements.all("rect") if attrs.get("class") == "edge"]
+    spans = [(float(r["x"].rstrip("%")), float(r["width"].rstrip("%"))) for r in rects]
+    assert spans and all(0 <= x <= 100 and x + width <= 100.01 for x, width in spans)
 
 
 @pytest.mark.parametrize(

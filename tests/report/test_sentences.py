@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.bench.report.synthetic import NAN, finding
 from pipeline.report import sentences
-from tests.report.synthetic import NAN, finding
 
 
 def effects(removal: tuple[float, float, float], insertion: tuple[float, float, float], **columns: object) -> dict:

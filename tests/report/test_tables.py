@@ -7,9 +7,9 @@ import re
 
 from rich.console import Console
 
+from pipeline.bench.report.synthetic import around, finding, report, run
 from pipeline.report.notebook import MAX_ROWS, findings_html
 from pipeline.report.terminal import print_findings
-from tests.report.synthetic import around, finding, report, run
 
 
 def printed(rows: list[dict], labels: list[str], width: int = 120, top: int = 15) -> str:

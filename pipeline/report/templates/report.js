@@ -9,12 +9,26 @@
   const near = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) { near.unobserve(entry.target); show(entry.target); }
   }, { rootMargin: "400px" });
-  all("img[data-picture]").forEach((img) => near.observe(img));
+  const watch = (from) => all("img[data-picture]", from).forEach((img) => near.observe(img));
+  watch(document);
+
+  // The details of a finding are laid out when they are first opened: a thousand of them would make the page slow.
+  const unfold = (details) => {
+    const template = details.querySelector(":scope > template");
+    if (!template) return;
+    template.replaceWith(template.content);
+    watch(details);
+  };
+  all("details.more").forEach((details) => {
+    if (details.open) unfold(details);
+    details.addEventListener("toggle", () => { if (details.open) unfold(details); });
+  });
   let closed = [];
   addEventListener("beforeprint", () => {
     closed = all("details:not([open])");
-    closed.forEach((details) => { details.open = true; });
+    closed.forEach((details) => { unfold(details); details.open = true; });
     all("img[data-picture]").forEach(show);
+    all("img[loading]").forEach((img) => { img.loading = "eager"; });
   });
   addEventListener("afterprint", () => closed.forEach((details) => { details.open = false; }));
 
@@ -40,7 +54,7 @@
         const fits = (!kind.value || data.class === kind.value) && (!verdict.value || data.verdict === verdict.value)
           && (!type.value || data.type === type.value) && terms.every((term) => text.get(item).includes(term));
         item.hidden = !fits;
-        shown += fits;
+        shown += fits && !item.classList.contains("aside");
       }
       byId("count").textContent = `${shown} of ${found.length} shown`;
       byId("nothing").hidden = shown > 0;
@@ -65,12 +79,13 @@
     }));
     byId("tools").hidden = false;
     apply();
+    document.addEventListener("filtered", apply); // a review's own filter
     // A link to a finding must reach it even when a filter hides it.
     const reach = () => {
       const target = location.hash && byId(location.hash.slice(1));
       if (target && target.classList.contains("finding")) {
         if (target.hidden) { controls.slice(0, 4).forEach((c) => { c.value = ""; }); apply(); }
-        all("details.more", target).forEach((details) => { details.open = true; });
+        all("details.more", target).forEach((details) => { unfold(details); details.open = true; });
         target.scrollIntoView();
       }
     };

@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.images import RGB
 from pipeline.records import SCHEMAS
-from pipeline.report.assemble import data_uri
+from pipeline.report.assemble import data_uri, montage
+from pipeline.report.beside import Beside, Heat, Quotes, heat_of, shares
 from pipeline.report.data import ReportData, Triple
 
 NAN = math.nan
@@ -73,7 +74,7 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
     rng = np.random.default_rng(seed)
     names = ["boat", "traffic_light", "owl", "bus", "polar bear", "cactus", "kettle", "bicycle"]
     labels = [names[i] if i < len(names) else f"class {i}" for i in range(classes)]
-    images, thumbs, boxes = {}, {}, {}
+    images, thumbs, boxes, scenes = {}, {}, {}, {}
     for i in range(min(60, findings * 2) if pictures else 0):
         scene, box = picture(rng)
         key = f"{i:032x}"
@@ -85,7 +86,8 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
             "width": 128,
             "height": 96,
         }
-        thumbs[key], boxes[key] = data_uri(scene), box
+        thumbs[key], boxes[key], scenes[key] = data_uri(scene), box, scene
+    heats: dict[str, Heat] = {}
     rows, effects, triples = [], [], []
     for i in range(findings):
         label = labels[i % max(1, classes - 1)]  # the last class has no finding
@@ -111,6 +113,8 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
             **around("log_odds_ratio", 2.1, 0.6),
         }
         identity = f"{label}-{cue}-{i}"
+        if shown and cue_type != "Background":
+            heats[identity] = heat_of(shares([np.array([boxes[key]]) for key in shown]), len(shown))
         rows.append(
             finding(
                 finding_id=identity,
@@ -182,6 +186,9 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
                     )
                 )
     rows.sort(key=lambda row: (row["verdict"] != "confirmed", -row["harm"]))
+    sheet = montage([(key, boxes[key]) for key in list(thumbs)[:12]], scenes.__getitem__)
+    unnamed = {row["cue_id"] for row in rows if row["kind"] == "unnamed"}
+    said = Quotes((("a boat beside a ", "buoy", " in calm water"), ("the ", "buoys", " of the harbour")), 31, 45)
     return ReportData(
         run=run(labels),
         findings=rows,
@@ -230,6 +237,8 @@ def report(classes: int = 8, findings: int = 30, seed: int = 0, pictures: bool =
         images=images,
         thumbs=thumbs,
         triples=triples,
+        montages={} if sheet is None else dict.fromkeys(sorted(unnamed), data_uri(sheet, sheet.shape[1])),
+        beside=Beside(heats, {row["finding_id"]: said for row in rows if row["cue"] == "buoy"}),
     )
 
 

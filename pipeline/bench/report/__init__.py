@@ -1,0 +1,1 @@
+"""How quickly the report of many findings is shown: made-up findings, in a real browser."""
