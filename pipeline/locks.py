@@ -120,11 +120,8 @@ def _take(at: Remote, busy: str, owner: str) -> Remote:
         if (again := _newest(at)) != found:
             raise Busy(f"{busy} {_who(again)}" if again else busy)
     mine = at / f"{int(found[0].stem) + 1 if found else 1:08d}.json"
-    try:
+    with contextlib.suppress(FileExistsError):  # it may still be ours, where an answer was lost on the way
         mine.create(_state(owner, False))
-    except FileExistsError:
-        if json.loads(mine.read_bytes())["owner"] != owner:  # it may be ours, where an answer was lost on the way
-            raise Busy(busy) from None
     newest = _newest(at)
     if newest is None or newest[0] != mine or newest[1]["owner"] != owner:
         raise Busy(busy)

@@ -166,7 +166,8 @@ def test_what_cannot_be_used_is_one_plain_line(pictures: Path, tmp_path: Path, r
 
     def ask_for_keys(after: int) -> None:
         address = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
-        urllib.request.urlopen(urllib.request.Request(address, str(after).encode(), method="POST")).close()
+        kind = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(address, str(after).encode(), kind, method="POST")).close()
 
     ask_for_keys(0)
     try:
