@@ -115,12 +115,8 @@ def reason(step: str, rules: dict[str, str] = NOT_RUN) -> str | None:
 def calls_in(command: str) -> list[list[str]]:
     """The arguments of each `cuescope` in a command line, a pipe's or a redirection's rest left off."""
     text = re.sub(r'"[^"$]*\$\(.*\)"', "dask", command.replace("\\\n", " "))  # what a substitution gives isn't known
-    found = []
-    for match in re.finditer(r"(?:^|[\s;&|(])(?:\.venv/bin/)?cuescope\s+([^\n]*)", text):
-        words = shlex.split(match[1], comments=True)
-        stop = next((n for n, word in enumerate(words) if word in ("|", ">", "&", "&&", ";")), len(words))
-        found.append(words[:stop])
-    return found
+    calls = re.finditer(r"(?:^|[\s;&|(])(?:\.venv/bin/)?cuescope\s+([^\n|;&>]*)", text)
+    return [shlex.split(call[1], comments=True) for call in calls]
 
 
 def check_call(words: list[str]) -> None:
