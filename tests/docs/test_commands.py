@@ -359,7 +359,7 @@ def test_a_page_can_be_followed(
         shutil.rmtree(sandbox / "audits" / "mine")
     for language, step in STEPS[page]:
         if language == "python":
-            code = compile("(" + step + ")" if "BackEnd(" in step and "def " not in step else step, str(page), "exec")
+            code = compile(f"{{{step}}}" if step.startswith('"') else step, str(page), "exec")
             if not any(rule in step for rule in NOT_RUN_PYTHON):
                 with contextlib.chdir(sandbox):
                     exec(code, {"__name__": "page"})
