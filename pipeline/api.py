@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,10 @@ from pipeline.errors import UserError
 from pipeline.evidence.change import Comparison
 from pipeline.evidence.change import compare as compare_audits
 from pipeline.images import RGB
+from pipeline.import_verdicts import Imported, import_verdicts
 from pipeline.places import Place, place
 from pipeline.stages.ablate import Pictures, redo_edit
+from pipeline.stages.export import export_audit
 from pipeline.store import AuditFolder
 
 
@@ -73,6 +76,24 @@ class Result:
     def table(self, name: str) -> pa.Table:
         """Any table of the audit."""
         return self.folder.read(name)
+
+    def export(self, to: str, out: str | Path, **options: Any) -> list[Path]:
+        """Write files for labelers and other tools, as `cuescope export --to` does; returns what was written.
+
+        Raises:
+            UserError: no such exporter or option, or something else is at `out`.
+        """
+        return export_audit(
+            self.folder, to, Path(out), [f"{name}={json.dumps(value)}" for name, value in options.items()]
+        )
+
+    def import_verdicts(self, file: str | Path) -> Imported:
+        """Take in labelers' answers, as `cuescope import-verdicts` does: for this audit and later ones of its data set.
+
+        Raises:
+            UserError: no such file, or no answer in it that can be used.
+        """
+        return import_verdicts(self.folder, Path(file))
 
     def picture(self, image_id: str) -> RGB:
         """An audited picture, (height, width, 3) uint8.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +32,13 @@ def test_the_flow_gives_the_same_tables_and_says_nothing_of_itself(patched_set: 
         assert word not in flow.stderr + flow.stdout
 
 
-@pytest.fixture
-def server(tmp_path: Path):
-    """`prefect server start` on a free port of loopback."""
+@contextlib.contextmanager
+def running_server(home: Path) -> Iterator[str]:
+    """`prefect server start` on a free port of loopback: its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    environment = {**os.environ, "PREFECT_HOME": str(home / "server"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     process = subprocess.Popen(
         [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
         stdout=subprocess.DEVNULL,
@@ -61,6 +63,12 @@ def server(tmp_path: Path):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    with running_server(tmp_path) as url:
+        yield url
 
 
 def ask(url: str, path: str) -> list[dict]:
