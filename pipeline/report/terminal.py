@@ -109,9 +109,10 @@ def _table(rows: Sequence[Row], narrow: bool) -> Table:
     for row in rows:
         style = STYLES.get(row["verdict"], "")
         strong = "bold" if row["verdict"] == "confirmed" else ""
+        name = sentences.words(sentences.called(row))
         table.add_row(
             Text(sentences.words(row["class"])),
-            Text(sentences.words(row["cue"]) + (f" (labelers: {row['labelers']})" if row["labelers"] else ""), strong),
+            Text(name + (f" (labelers: {row['labelers']})" if row["labelers"] else ""), strong),
             Text(f"{SIGNS.get(row['verdict'], '')} {'' if narrow else row['verdict']}".strip(), style),
             *(Text(_span(row, f"{way}_effect")) for way in ("removal", "insertion")),
             Text(of_100(number(row["harm"]))),
@@ -128,7 +129,9 @@ def _span(row: Row, name: str) -> str:
 def _line(label: str, rows: Sequence[Row]) -> Text:
     """`boat: leans on buoy, sea` or what else is known of the class."""
     text = Text(f"{sentences.words(label)}: ", "bold")
-    confirmed = [sentences.words(row["cue"]) for row in sorted(rows, key=worst_first) if row["verdict"] == "confirmed"]
+    confirmed = [
+        sentences.words(sentences.called(row)) for row in sorted(rows, key=worst_first) if row["verdict"] == "confirmed"
+    ]
     tested = [row for row in rows if _tested(row)]
     undecided = sum(row["verdict"] == "inconclusive" for row in tested)
     if confirmed:

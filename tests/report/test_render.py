@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pipeline.bench.report.synthetic import NAN, around, finding, report, run
-from pipeline.records import VERDICTS
+from pipeline.records import ANSWERS, VERDICTS
 from pipeline.report.data import ReportData
 from pipeline.report.overview import LEVELS, level
 from pipeline.report.render import render_report
@@ -116,6 +116,44 @@ def test_hostile_names_stay_text() -> None:
     assert "javascript:" not in page
     assert "49" not in Elements(render_report(replace(hostile_report(), findings=[]))).words, "no template is evaluated"
     assert "<img src=x onerror=alert(1)>" in elements.words, "what was given is shown as it was given"
+
+
+def test_the_page_of_a_review_is_as_closed_but_for_its_server() -> None:
+    data = hostile_report()
+    data = replace(data, thumbs={key: f"image/{key}" for key in data.thumbs})
+    page = render_report(data, review=True)
+    elements = Elements(page)
+    assert len(elements.all("script")) == 2 and "javascript:" not in page
+    assert all("onerror" not in attrs for _, attrs in elements.found)
+    policy = next(m["content"] for m in elements.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data: 'self'; connect-src 'self'; style-src 'sha256-")
+    assert "unsafe" not in policy and "form-action 'none'" in policy
+    buttons = [attrs["data-say"] for attrs in elements.all("button") if "data-say" in attrs]
+    assert len(buttons) == 4 * 30 and set(buttons) == set(ANSWERS)
+    assert {image["src"].partition("/")[0] for image in elements.all("img") if "src" in image} == {"image"}
+
+
+def test_the_report_itself_takes_no_verdicts(page: str) -> None:
+    assert not re.search(r"data-say=|connect-src|fetch\(|id=.desk", page)
+
+
+def test_cues_by_peoples_names_say_what_they_were_found_as() -> None:
+    row = finding(verdict="confirmed", called="mooring buoy", **around("removal_effect", 0.3, 0.1))
+    words = Elements(render_report(ReportData(run=run(["boat"]), findings=[row]))).words
+    assert "Without the mooring buoy the model misses 30 more of 100 boats" in words and "found as buoy" in words
+
+
+def test_it_says_how_to_cite_it_and_what_came_out_clean(page: str) -> None:
+    words = Elements(page).words
+    assert "configuration 8c1f00aa12" in words and "@software{cuescope," in words and "2503.08884" in words
+    assert re.search(r"Tested and found clean Cues that go with a class .* cactus cluster 7 \(fence\)", words)
+
+
+def test_where_it_sits_what_it_holds_and_who_named_it(page: str) -> None:
+    elements = Elements(page)
+    assert any("around the middle" in image["alt"] for image in elements.all("img"))
+    assert any("nearest to the middle of the cluster" in image["alt"] for image in elements.all("img"))
+    assert "<mark>buoy</mark>" in page and "31 of 45 captions of" in elements.words
 
 
 def test_pictures_are_stored_once_and_safe_inside_their_script(page: str) -> None:

@@ -70,8 +70,14 @@
     if (!response.ok) throw new Error(news.error);
     return news;
   };
+  let last = "";
   const refresh = async () => {
-    try { take(await read(await fetch("state", { cache: "no-store" }))); }
+    try {
+      const news = await read(await fetch("state", { cache: "no-store" }));
+      const text = JSON.stringify(news);
+      if (text !== last) take(news);
+      last = text;
+    }
     catch (error) { tell(error instanceof TypeError ? "The server doesn’t answer. Was it stopped?" : error.message, true); }
   };
   const send = async (said) => {
