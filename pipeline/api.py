@@ -77,14 +77,14 @@ class Result:
         """Any table of the audit."""
         return self.folder.read(name)
 
-    def export(self, to: str, out: str | Path, **options: Any) -> list[Path]:
+    def export(self, to: str, out: str | Place, **options: Any) -> list[Place]:
         """Write files for labelers and other tools, as `cuescope export --to` does; returns what was written.
 
         Raises:
             UserError: no such exporter or option, or something else is at `out`.
         """
         return export_audit(
-            self.folder, to, Path(out), [f"{name}={json.dumps(value)}" for name, value in options.items()]
+            self.folder, to, place(out), [f"{name}={json.dumps(value)}" for name, value in options.items()]
         )
 
     def import_verdicts(self, file: str | Path) -> Imported:

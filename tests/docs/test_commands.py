@@ -38,6 +38,7 @@ NOT_RUN = {
     r"^make (demo|test)\b": "sets up an environment or runs this suite: the first and last steps of .ci/run",
     r"^pip install ": "installs packages; that the extra exists is checked here",
     r"^#!/bin/bash": "needs Slurm",
+    r"^cuescope bench ": "takes minutes: .ci/run runs the quick ones",
     r"--runner dask": "starts worker processes: tests/test_dask.py does",
     r"cuescope schedule ": "runs until it is stopped: tests/test_schedule.py starts and stops it",
     r"^prefect ": "starts a server or a worker, or deploys to one: tests/test_schedule.py",
