@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from pipeline.config import Audit
 from pipeline.evidence.texts import text_embeddings
 from pipeline.models.protocols import Floats, RegionEncoder
+from pipeline.models.words import STOP_WORDS
 from pipeline.places import Place
 from pipeline.records import matrix, places, table
 from pipeline.store import Parts, batches, in_order, length
 
-VERSION = 2
+VERSION = 3
 ITERATIONS = 25
 MEMBER_QUANTILE = 0.1
 """A region belongs to a cluster's cue if it is as near the centroid as all but this share of the members."""
@@ -282,7 +283,7 @@ class Words:
         self.at = {image_id: number for number, image_id in enumerate(mine["image_id"].to_pylist())}
         texts = [text.lower() for text in mine["caption"].to_pylist()]
         phrases = {*attributes["phrase"].to_pylist(), *(audit.words(name) for name in classes)}
-        common = Counter(word for text in texts for word in set(re.findall(r"[a-z]{3,}", text)))
+        common = Counter(word for text in texts for word in {*re.findall(r"[a-z]{3,}", text)} - STOP_WORDS)
         # by their number, and of equals the earlier in the alphabet: the order of a set is another in every process
         ranked = sorted(common.items(), key=lambda item: (-item[1], item[0]))
         phrases |= {word for word, seen in ranked[:MOST_WORDS] if seen >= 3}

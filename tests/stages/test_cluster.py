@@ -149,3 +149,25 @@ def test_the_silhouette_is_that_of_all_points_at_once(monkeypatch: pytest.Monkey
     expected = np.mean((distance[:, 1] - distance[:, 0]) / np.maximum(distance[:, 1], 1e-12))
     monkeypatch.setattr("pipeline.stages.cluster.BLOCK", 64)
     assert simplified_silhouette(points, centroids) == pytest.approx(expected, abs=1e-6)
+
+
+class Talker(Blind):
+    """An encoder for whom every text is alike: captions alone name a cluster."""
+
+    has_text = True
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        return np.tile(np.eye(1, D, dtype=np.float32), (len(texts), 1))
+
+
+def test_a_cluster_is_never_named_by_a_word_of_grammar(tmp_path: Path) -> None:
+    from pipeline.stages.cluster import Words
+
+    ids = [f"i{number}" for number in range(40)]
+    # "and" goes with the cluster's images better than the thing does
+    texts = ["a boat and with a buoy" if n < 18 else "the boat and" if n < 20 else "a boat" for n in range(40)]
+    captions = table("captions", [{"image_id": i, "caption": text} for i, text in zip(ids, texts, strict=True)])
+    words = Words(
+        captions, set(ids), table("attributes", []), audit(), ["a"], Talker(), tmp_path, count=lambda what, n: None  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert words.best(np.ones(D, np.float32), set(ids[:20]))[0] == "buoy"
