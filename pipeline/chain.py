@@ -34,6 +34,7 @@ from pipeline.models.ledger import Ledger, Spent
 from pipeline.models.protocols import RecordedAnswers
 from pipeline.places import Place, place
 from pipeline.records import SCHEMAS
+from pipeline.sources.items import stamp_of
 from pipeline.stages import (
     ablate,
     caption,
@@ -324,10 +325,7 @@ def prepare(audit: Audit, out: Place, previous: Place | None = None) -> AuditFol
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
     with _alone(folder), explained(out):  # before anything of an audit that another run is writing is touched
-        # what people said of the data set, and what was imported into this very folder, wherever it lay then
-        said = kept.read(checked.verdicts)
-        if folder.has("verdicts"):
-            said = kept.merge(kept.read(folder.file("verdicts")), said)
+        said = _said(checked)
         for name in SCHEMAS.keys() - {"verdicts"}:
             folder.file(name).unlink(missing_ok=True)  # a rerun's tables are this run's own, or absent
         (out / "report.html").unlink(missing_ok=True)
@@ -336,19 +334,12 @@ def prepare(audit: Audit, out: Place, previous: Place | None = None) -> AuditFol
         folder.write_run(
             {
                 "run": folder.begun,
-                "cuescope": importlib.metadata.version("cuescope"),
-                "code": code_version(),
+                **_rests_on(checked, audit, fingerprints, said, previous),
                 "audit": audit.to_dict(),
-                "digest": audit.digest(),
                 "classes": list(labels),
                 "seed": audit.seed,
                 "split": not audit.no_split,
-                "verdicts": f"{len(said)} answers, {key_of(said.to_pylist())[:8]}" if len(said) else None,
-                "previous": str(previous.resolve()) if previous else None,
                 "observational": isinstance(checked.model, RecordedAnswers),
-                "data": {"root": str(checked.source.root)},
-                "fingerprints": fingerprints,
-                "versions": _versions(),
                 "forwards": {
                     name: 0 for name, stage in STAGES.items() if stage.computation or name in ("cluster", "ablate")
                 },
@@ -361,6 +352,64 @@ def prepare(audit: Audit, out: Place, previous: Place | None = None) -> AuditFol
         )
         folder.write("verdicts", said)  # after run.json: without one, a folder with files in it is no audit
     return folder
+
+
+def _said(checked: Context) -> pa.Table:
+    """What people said of the data set, and what was imported into this very folder, wherever it lay then."""
+    said = kept.read(checked.verdicts)
+    if checked.folder.has("verdicts"):
+        said = kept.merge(kept.read(checked.folder.file("verdicts")), said)
+    return said
+
+
+def _rests_on(
+    checked: Context, audit: Audit, fingerprints: dict[str, str], said: pa.Table, previous: Place | None
+) -> dict[str, Any]:
+    """All that an audit's findings depend on, for run.json."""
+    return {
+        "cuescope": importlib.metadata.version("cuescope"),
+        "code": code_version(),
+        "digest": audit.digest(),
+        "verdicts": f"{len(said)} answers, {key_of(said.to_pylist())[:8]}" if len(said) else None,
+        "previous": str(previous.resolve()) if previous else None,
+        "fingerprints": fingerprints,
+        "versions": _versions(),
+        "data": {"root": str(checked.source.root), "stamp": None if audit.reread else _stamp(checked.source)},
+    }
+
+
+def _stamp(source: Any) -> str | None:
+    """A digest of every item of a source and of its file's size and time of change; None where that can't be told."""
+    digest = hashlib.blake2b(digest_size=16)
+    for item in source:
+        stamp = "" if item.fault else stamp_of(source, item.path)
+        if not (stamp or item.fault):
+            return None
+        digest.update(repr((item, stamp)).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+def recognised(audit: Audit, out: Place) -> AuditFolder | None:
+    """The audit in `out`, if it is finished and to run this one there would give the same again.
+
+    That is: the same configuration, code, packages, models and verdicts, and a data set whose files' names, sizes and
+    times of change are as they were. Where the audit asked a paid service it is run again, for what a budget left.
+
+    Raises:
+        UserError: as `preflight`.
+    """
+    folder = AuditFolder(out)
+    if audit.reread or not (out / "run.json").is_file():
+        return None
+    run = folder.run()
+    whole_there = (out / "report.html").is_file() and all(map(folder.has, SCHEMAS))
+    if not (run.get("finished") and whole_there) or run["costs"]["calls"]:
+        return None
+    checked, fingerprints = preflight(audit, out)
+    now = _rests_on(checked, audit, fingerprints, _said(checked), None)
+    data = now.pop("data")
+    same = data["stamp"] and data.items() <= run["data"].items() and now.items() <= run.items()
+    return folder if same else None
 
 
 def note(folder: AuditFolder, stage: str, tallies: list[Tally], seconds: float) -> None:

@@ -97,6 +97,11 @@ def run(
     audit = Audit.from_yaml(config, list(overrides))
     if runner != "threads" and not prefect:
         raise UserError(f"--runner {runner} is a way of running Prefect tasks: leave --no-prefect away.")
+    from pipeline.chain import recognised
+
+    if before := recognised(audit, out):
+        print(f"Nothing has changed since {before.run()['finished']}: {out} is as it was.", file=sys.stderr)
+        return show(str(out), json=json)
     with terminal() as progress:
         if prefect:
             from flows.run import run_flow

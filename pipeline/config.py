@@ -172,6 +172,10 @@ class Audit(Section):
         description="share of new images in the selection half at which an audit that goes on from an earlier one "
         "chooses its cues anew; until then it keeps them, so that the two can be compared",
     )
+    reread: bool = Field(
+        default=False,
+        description="read every image file again, also those whose size and time of change are as they were",
+    )
     shard: int = Field(default=256, ge=1, description="images of a unit of work")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     cache: str | None = Field(

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.config import Audit
 from pipeline.errors import UserError, plain
-from pipeline.images import RGB, UnreadableImage, decode
+from pipeline.images import DECODERS, RGB, UnreadableImage, decode
 from pipeline.models import registry
 from pipeline.models.ledger import Ledger
 from pipeline.places import Place, place
@@ -26,7 +26,6 @@ from pipeline.store import AuditFolder
 from pipeline.verdicts import kept
 
 Progress = Callable[[str, int, int], None]
-DECODERS = 4
 
 
 @functools.lru_cache(maxsize=16)

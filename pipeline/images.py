@@ -20,6 +20,8 @@ from pipeline.errors import plain
 RGB = NDArray[np.uint8]  # (height, width, 3)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+DECODERS = 4
+"""Threads that read and decode at once."""
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 28
 """Of one image file: no picture of 100 megapixels takes more."""

@@ -75,6 +75,10 @@ class Coco:
             text_of(row["file_name"]), tuple(labels), caption=caption_of(captions), boxes=tuple(boxes), frame=frame
         )
 
+    def stamp(self, path: str) -> str:
+        """See `items.stamp_of`."""
+        return self.files.stamp(path)
+
     def read(self, path: str) -> bytes:
         """The bytes of an image by its file_name."""
         return self.files.read(path)

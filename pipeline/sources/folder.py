@@ -63,6 +63,10 @@ class Folder:
         """The bytes of the image at `path` (relative to the root)."""
         return self.files.read(path)
 
+    def stamp(self, path: str) -> str:
+        """See `items.stamp_of`."""
+        return self.files.stamp(path)
+
 
 def is_image(name: str) -> bool:
     """Whether a file's name is that of an image."""

@@ -109,6 +109,12 @@ class Source(Protocol):
         ...
 
 
+def stamp_of(source: Source, path: str) -> str:
+    """What changes when the bytes of an image do, without reading them; empty where the source can't tell."""
+    stamp = getattr(source, "stamp", None)
+    return stamp(path) if stamp else ""
+
+
 def passed_over(source: Source) -> Mapping[str, int]:
     """What lies in a data set and is no item of it, for it isn't named as an image: how many files, by the reason."""
     return getattr(source, "passed_over", None) or {}

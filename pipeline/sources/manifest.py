@@ -68,6 +68,11 @@ class Manifest:
         except (OSError, pa.ArrowException, ValueError) as error:
             raise UserError(f"data: {self.path} can't be read: {' '.join(str(error).split())[:200]}.") from None
 
+    def stamp(self, path: str) -> str:
+        """See `items.stamp_of`; of a picture in the manifest that of the manifest."""
+        inside = path.startswith(f"{PurePosixPath(self.path).name}{ROW}")
+        return self.manifest_files.stamp(self.path) if inside else self.files.stamp(path)
+
     def read(self, path: str) -> bytes:
         """The bytes of the image at `path`, or in the manifest's own row."""
         name, mark, row = path.rpartition(ROW)

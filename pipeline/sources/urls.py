@@ -179,6 +179,13 @@ class Files:
             files, path = self.filesystem(address)
             return _version(files.info(path))
 
+    def stamp(self, name: str) -> str:
+        """Of a file on this machine its size and time of change; empty where only reading could tell of a change."""
+        try:
+            return self.version(name) if not is_url(self.address(name)) else ""
+        except OSError:
+            return ""
+
     def filesystem(self, address: str) -> tuple[Any, str]:
         """fsspec's file system for a URL, and the path in it."""
         scheme = urlsplit(address).scheme.lower()

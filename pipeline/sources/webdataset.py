@@ -59,6 +59,11 @@ class WebDataset:
             except Exception as error:  # tarfile raises many types on damaged headers
                 yield Item(name, (), fault=f"the shard can't be read to its end: {_why(error)}")
 
+    def stamp(self, path: str) -> str:
+        """See `items.stamp_of`: that of the shard."""
+        name = path.partition(".tar/")[0]
+        return next((self.files.stamp(shard) for shard in self.shards if PurePosixPath(shard).stem == name), "")
+
     def read(self, path: str) -> bytes:
         """The bytes of a shard's member: `shard.tar/member`."""
         name, _, member = path.partition(".tar/")

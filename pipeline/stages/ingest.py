@@ -10,19 +10,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
 from pipeline.config import Audit
-from pipeline.errors import UserError, nearest, plain
+from pipeline.errors import UserError, nearest
 from pipeline.geometry import area, as_boxes
-from pipeline.images import RGB, UnreadableImage, content_id, decode
 from pipeline.models.annotations import reads_annotations
-from pipeline.properties import measure as measure_properties
+from pipeline.places import Place
 from pipeline.records import table
 from pipeline.sources.items import Item, passed_over
+from pipeline.sources.looking import looked_at
 from pipeline.store import key_of
 
 VERSION = 1
@@ -35,12 +34,13 @@ def ingest(
     source: Any,
     captioner: Any,
     detector: Any,
+    cache: Place,
     before: pa.Table | None = None,
     skip: Callable[[str, str], None],
     count: Callable[[str, int], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
-    """Read every image once: identity by content, upright RGB, measured properties, near-duplicate group, half.
+    """Look at every image once: identity by content, upright RGB, measured properties, near-duplicate group, half.
 
     Every file is accounted for: `count` hears how many the source gave, and of them how many pictures are audited and
     how many are of other classes alone; the rest are quarantined. What isn't named as an image at all is in `skip`.
@@ -62,27 +62,21 @@ def ingest(
     quarantine: list[dict[str, str]] = []
     lost = others_only = 0
     total, waiting = held(source)
-    for number, item in enumerate(waiting, 1):
+
+    def asked_for(item: Item) -> bool:
+        return not item.fault and (not audit.classes or any(label in audit.classes for label in item.labels))
+
+    looked = looked_at(waiting, source, asked_for, cache, audit.reread)
+    for number, (item, seen) in enumerate(looked, 1):
         named.update(item.labels)
         labels = [label for label in item.labels if not audit.classes or label in audit.classes]
-        if item.fault:
-            quarantine.append({"path": item.path, "reason": item.fault})
+        if item.fault or isinstance(seen, str):
+            quarantine.append({"path": item.path, "reason": item.fault or str(seen)})
             continue
-        if not labels:
+        if seen is None:
             others_only += 1
             continue
-        try:
-            data = source.read(item.path)
-            image = decode(data)
-        except UnreadableImage as error:
-            quarantine.append({"path": item.path, "reason": str(error)})
-            continue
-        except (OSError, ValueError) as error:  # the latter of names that no file system and no network takes
-            said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-            reason = f"cannot be opened: {plain(said)}"
-            quarantine.append({"path": item.path, "reason": reason})
-            continue
-        content = content_id(data)
+        content = seen.content
         if content in kept:
             first, its, _ = kept[content]
             if set(its) == set(item.labels):
@@ -92,13 +86,11 @@ def ingest(
                 reason = f"the same picture as {first}, under another label"
             quarantine.append({"path": item.path, "reason": reason})
             continue
-        group = item.group or difference_hash(image)
+        group = item.group or seen.look
         if item.split:
             given.setdefault(group, set()).add(item.split)
-        height, width = image.shape[:2]
-        phrases, boxes = _boxes(item, audit, width, height)
+        phrases, boxes = _boxes(item, audit, seen.width, seen.height)
         lost += len(item.boxes) - len(boxes)
-        measured = measure_properties(image)
         first_row = len(gathered)
         for label in labels:
             others = [other for other in labels if other != label]
@@ -111,9 +103,9 @@ def ingest(
                     "label": label,
                     "split": item.split,
                     "group": group,
-                    "width": width,
-                    "height": height,
-                    **measured,
+                    "width": seen.width,
+                    "height": seen.height,
+                    **seen.measured,
                 }
             )
             if any(said.values()):
@@ -236,17 +228,6 @@ def _boxes(item: Item, audit: Audit, width: int, height: int) -> tuple[list[str]
     boxes = as_boxes(shares)
     usable = np.flatnonzero(area(boxes) > 0)
     return [audit.words(item.boxes[number][0]) for number in usable], boxes[usable].tolist()
-
-
-def difference_hash(image: RGB) -> str:
-    """A 128-bit difference hash (rows and columns of an 8 x 8 reduction): equal for re-encoded or resized copies."""
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    across = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    down = cv2.resize(grey, (8, 9), interpolation=cv2.INTER_AREA).astype(np.int16)
-    bits = np.concatenate([(np.diff(across, axis=1) > 2).ravel(), (np.diff(down, axis=0) > 2).ravel()])
-    if not bits.any():  # a flat picture says nothing about likeness: its own pixels are its group
-        return hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
-    return np.packbits(bits).tobytes().hex()
 
 
 def half(group: str, seed: int) -> str:

@@ -115,6 +115,7 @@ def test_boxes_of_a_picture_that_was_turned_are_left_out(tmp_path: Path, picture
         source=coco(path=path),
         captioner=None,
         detector=None,
+        cache=tmp_path / "cache",
         skip=lambda what, why: skipped.append(what),
         count=lambda what, number: None,
         progress=lambda done, total: None,
