@@ -87,7 +87,7 @@ def test_a_real_server_shows_the_run_its_progress_and_its_findings(
     runs = ask(server, "flow_runs/filter")
     assert [run["state_type"] for run in runs] == ["COMPLETED"]
     shards = [run["name"] for run in ask(server, "task_runs/filter")]
-    assert {"ingest", "rank", "report", "predict-0", "embed-0"} <= set(shards)
+    assert {"ingest", "rank", "report", "predict-0", "detect-0"} <= set(shards)
     artifacts = {row["key"]: row for row in ask(server, "artifacts/latest/filter")}
     assert {"cuescope-progress", "cuescope-findings", "cuescope-report"} <= set(artifacts)
     assert float(artifacts["cuescope-progress"]["data"]) == 100.0

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of each stage, then the same command: the tables equal those of an undisturbed run.
+"""kill -9 in the middle of a stage, then the same command: the tables equal those of an undisturbed run.
 
 And of a finished one it says that nothing has changed, as long as that is so.
 """
@@ -64,7 +64,7 @@ def kill_during(stage: str, config: Path, out: Path) -> None:
     process.stderr.close()
 
 
-@pytest.mark.parametrize("stage", list(STAGES))
+@pytest.mark.parametrize("stage", ["caption", "cluster", "ablate", "report"])  # tests/chaos kills at many more places
 def test_a_killed_run_goes_on(stage: str, patched_set: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     config = configuration(tmp_path, patched_set)
     kill_during(stage, config, tmp_path / "A")

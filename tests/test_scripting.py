@@ -76,7 +76,7 @@ def test_a_pipe_gets_no_colours_and_a_log_no_carriage_returns(made: tuple) -> No
     config, audit, done = made
     assert ESCAPE not in done.stdout + done.stderr and "\r" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line]
-    assert all(re.fullmatch(r"[\w ]+: done \(\d+\.\d s\)", line) for line in lines), lines
+    assert all(re.fullmatch(r"[\w, ]+: done \(\d+\.\d s\)", line) for line in lines), lines
     for command in (["show", audit], ["doctor", config], ["--help"]):
         quiet = cuescope(*command)
         assert quiet.returncode == 0 and ESCAPE not in quiet.stdout + quiet.stderr

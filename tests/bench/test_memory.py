@@ -58,8 +58,7 @@ def test_an_audit_in_a_process_of_its_own_says_what_it_took(manifest: Path, tmp_
     row = command.audit_of(manifest, tmp_path / "work")
     assert row["images"] == 160 and row["findings"] > 0 and not row["sampled"]
     stages = row["peak_by_stage_mib"]
-    assert row["peak_mib"] == max(stages.values()) and {"ingest", "embed", "cluster", "measure", "ablate"} <= set(
-        stages
-    )
+    assert row["peak_mib"] == max(stages.values())
+    assert {"ingest", "detect, embed", "cluster", "measure", "ablate"} <= set(stages)
     assert 50 < row["peak_mib"] < 4_000
     assert command.in_a_line(row).startswith("    160 images: peak")

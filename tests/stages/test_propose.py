@@ -145,6 +145,7 @@ def test_what_people_judged_is_proposed_whether_or_not_anything_else_proposes_it
             "given": "",
             "source": "csv",
             "note": "",
+            "called": "",
             "center": [],
             "encoder": "",
         }
