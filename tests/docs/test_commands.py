@@ -41,6 +41,7 @@ NOT_RUN = {
     r"^cuescope bench ": "takes minutes: .ci/run runs the quick ones",
     r"s3://": "needs a bucket: tests/test_object_store.py runs these commands on one",
     r"^cuescope review ": "serves a page until it is stopped: tests/review does both",
+    r"^ssh ": "goes to another machine",
     r"--runner dask": "starts worker processes: tests/test_dask.py does",
     r"cuescope schedule ": "runs until it is stopped: tests/test_schedule.py starts and stops it",
     r"^prefect ": "starts a server or a worker, or deploys to one: tests/test_schedule.py",
