@@ -98,7 +98,7 @@ STAGES: dict[str, Stage] = {
     "check": Stage(check.check, ("checks",)),
     "cluster": Stage(cluster.cluster, ("clusters", "assignments")),
     "measure": Stage(measure.measure, ("cues", "presence", "measures", "variants")),
-    "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested")),
+    "ablate": Stage(ablate.ablate, ("edits", "experiments", "untested", "moves")),
     "rank": Stage(rank.rank, ("findings",)),
     "compare": Stage(compare.compare, ("changes",)),
     "report": Stage(report.report, ()),

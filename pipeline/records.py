@@ -257,6 +257,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         unmoved=YES,  # the edits of the first images hardly move the model
     ),
     "untested": _schema(label=TEXT, cue_id=TEXT, direction=TEXT, reason=TEXT),
+    "moves": _schema(  # what edits of one cue of the whole picture do to another cue
+        label=TEXT,
+        cue_id=TEXT,
+        direction=TEXT,
+        other=TEXT,  # the other cue's id
+        dose=REAL,  # beyond the placebo; 1 is the natural difference between pictures with the other cue and without
+    ),
     # rank
     "findings": _schema(
         finding_id=TEXT,

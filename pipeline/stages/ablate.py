@@ -6,8 +6,8 @@ patch of the same outline from elsewhere in the donor, alike in contrast (insert
 class without the cue; an equally large change of an unrelated property, or another edit of the whole picture that
 leaves the cue alone. The object's own pixels are never edited where a detector can tell them.
 
-On some pictures of each experiment the region encoder measures the dose, how much of the cue an edit moved
-(evidence/dose.py).
+On some pictures of each experiment the region encoder measures the dose, how much of the cue an edit moved, and, of
+edits of the whole picture, how much of every other cue: more light is less darkness (evidence/dose.py).
 
 `ablate.mode: exhaustive` makes every edit with every fill; `racing` spends them in rounds, where the ranking is
 undecided (evidence/race.py).
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -79,12 +80,14 @@ def ablate(
     skip: Callable[[str, str], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, pa.Table]:
-    """`edits` (a row an edited image), `experiments` (what each spent, why it stopped), `untested` (what had none)."""
+    """`edits` (a row an edited image), `experiments` (what each spent, why it stopped), `untested` (what had none) and
+    `moves` (what edits of the whole picture do to other cues)."""
     if not audit.ablate.enabled:
-        return {name: table(name, []) for name in ("edits", "experiments", "untested")}
+        return {name: table(name, []) for name in ("edits", "experiments", "untested", "moves")}
     if isinstance(model, RecordedAnswers):
         skip("ablation", RECORDED)
-        return {"edits": table("edits", []), "experiments": table("experiments", []), "untested": _all(measures)}
+        nothing = {name: table(name, []) for name in ("edits", "experiments", "moves")}
+        return {**nothing, "untested": _all(measures)}
     pictures = Pictures(images, load)
     experiments, untested = plan(
         images, detections, regions, assignments, cues, presence, measures, annotations,
@@ -121,7 +124,7 @@ def ablate(
                 "unmoved": unmoved(experiment, audit, bench.knows, rows.of),
             }
         )
-    doses = measure_doses(
+    doses, moves = measure_doses(
         experiments, used, images, cues, presence, embeddings, encoder, pictures, audit, cache, count, skip
     )
     made = [
@@ -133,6 +136,7 @@ def ablate(
         "edits": table("edits", made),
         "experiments": table("experiments", spent),
         "untested": table("untested", untested),
+        "moves": table("moves", moves),
     }
 
 
@@ -162,13 +166,14 @@ def measure_doses(
     cache: Place,
     count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
-) -> dict[tuple[str, str], float]:
-    """(cue, edit) to the edit's dose, for DOSE_IMAGES pictures of each experiment, one fill each; empty if no encoder.
+) -> tuple[dict[tuple[str, str], float], list[dict[str, Any]]]:
+    """(cue, edit) to the edit's dose, for DOSE_IMAGES pictures of each experiment, one fill each; and rows of `moves`.
+    Both empty if there is no encoder.
 
     A removal's dose is what it took out: positive doses are effects as meant.
     """
     if encoder is None or not length(embeddings):
-        return {}
+        return {}, []
     ids: list[str] = images["image_id"].to_pylist()
     rows = np.arange(len(ids))
     if len(ids) > SCALE_IMAGES:
@@ -187,22 +192,23 @@ def measure_doses(
     present = Presence.of(presence, cues["cue_id"].to_pylist()).present[rows]
     column = {cue_id: number for number, cue_id in enumerate(cues["cue_id"].to_pylist())}
     scales: dict[str, Scale | None] = {}
-    asked: list[tuple[str, str, Edit]] = []
+    asked: list[tuple[Experiment, Edit]] = []
+    of_whole = {row["cue_id"] for row in cues.to_pylist() if row["operator"] != "region"}
     for experiment, pairs in zip(experiments, used, strict=True):
         cue_id = experiment.cue_id
         if cue_id not in scales:
             contrary = [column[f"property:{other}"] for other in CONTRARY.get(cue_id.partition(":")[2], ())]
             fit = ~present[:, contrary].any(axis=1) | present[:, column[cue_id]]
             scales[cue_id] = natural_scale(natural[fit], present[fit, column[cue_id]], labels[fit], selection[fit])
-        if scales[cue_id] is not None:
+        if scales[cue_id] is not None or cue_id in of_whole:
             shown = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
             turns = [mine[number % len(mine)] for number, mine in enumerate(shown)]
-            asked += [(cue_id, experiment.direction, edit) for pair in turns for edit in pair.edits]
+            asked += [(experiment, edit) for pair in turns for edit in pair.edits]
     if not asked:  # a budget may end before any edit was shown
-        return {}
+        return {}, []
     shelf = Shelf(cache, "doses", "embeddings", "image_id", (VERSION, encoder.fingerprint))
     known = shelf.keys()
-    edits = {edit.edit_id: edit for _, _, edit in asked}
+    edits = {edit.edit_id: edit for _, edit in asked}
     missing = [edits[edit_id] for edit_id in sorted(edits) if edit_id not in known]
     for first in range(0, len(missing), CHUNK):
         chunk = missing[first : first + CHUNK]
@@ -212,12 +218,25 @@ def measure_doses(
     stored = shelf.read(sorted(edits))
     after = dict(zip(stored["image_id"].to_pylist(), matrix(stored["embedding"]), strict=True))
     doses: dict[tuple[str, str], float] = {}
-    for cue_id, direction, edit in asked:
-        scale = scales[cue_id]
-        assert scale is not None
-        before, now = scale.of(np.stack([by_id[edit.image_id], after[edit.edit_id]]))
-        doses[cue_id, edit.edit_id] = float(now - before) * (1 if direction == "insertion" else -1)
-    return doses
+    shifts: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for experiment, edit in asked:
+        pair = np.stack([by_id[edit.image_id], after[edit.edit_id]])
+        for other, scale in scales.items():
+            mine = other == experiment.cue_id
+            if scale is None or not (mine or experiment.cue_id in of_whole):
+                continue
+            before, now = scale.of(pair)
+            if mine:
+                doses[other, edit.edit_id] = float(now - before) * (1 if experiment.direction == "insertion" else -1)
+            else:
+                names = (experiment.label, experiment.cue_id, experiment.direction, other)
+                shifts[names][edit.arm].append(float(now - before))
+    moves = [
+        dict(zip(("label", "cue_id", "direction", "other"), names, strict=True))
+        | {"dose": float(np.mean(arms["edit"]) - np.mean(arms["placebo"]))}
+        for names, arms in shifts.items()
+    ]
+    return doses, moves
 
 
 def run_race(

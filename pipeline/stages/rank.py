@@ -41,10 +41,13 @@ from pipeline.records import DISAGREED, table, worst_first
 from pipeline.store import Parts, batches, key_of
 from pipeline.verdicts.settled import Opinion, called, known_again, name_of, opinions
 
-VERSION = 4
+VERSION = 5
 EVIDENCE_IMAGES = 8
 LEAST_APART = 6
 """Images without a stronger cue, on which an effect must be shown for it to count as one of its own."""
+WAYS = ("removal", "insertion")
+EXPLAINED = 0.5
+"""If another cue explains this share of an effect, it is none of its own."""
 USEFUL_POWER = 0.25
 """An experiment that could not have seen an effect of this size proves nothing by seeing none."""
 
@@ -84,6 +87,7 @@ def rank(
     edits: pa.Table,
     experiments: pa.Table,
     untested: pa.Table,
+    moves: pa.Table,
     verdicts: pa.Table,
     *,
     audit: Audit,
@@ -148,6 +152,7 @@ def rank(
             row["why"] += f" What it shows looks like the {row['class']} itself."
         if judged and judged.verdict in ("core", "not present"):
             row["verdict"], row["why"] = heard(row, judged)
+    own_effects(rows, moves)
     carried = carriers(edits)
     for label in classes:
         mine = [row for row in rows if row["class"] == label and row["verdict"] == "confirmed"]
@@ -173,6 +178,41 @@ def rank(
             row["same_as"] = next((above["cue_id"] for above in mine[:place] if one_cue(above, row, seen)), "")
         ordered += mine
     return {"findings": table("findings", ordered)}
+
+
+def own_effects(rows: list[dict[str, Any]], moves: pa.Table) -> None:
+    """Take back confirmed findings of whole-picture cues whose effect another one's cue explains.
+
+    More colour is more of a yellow tint, more light is less darkness: an edit that moves another cue by d of its
+    natural difference owes that cue |d| times what it does to its class, which may be another class: what one loses,
+    others win. Those of which least is explained stand; another stands beside them if more than half of its effect,
+    in a direction that shows one, is left.
+    """
+    dose = {(row["label"], row["cue_id"], row["direction"], row["other"]): row["dose"] for row in moves.to_pylist()}
+    confirmed = sorted((row for row in rows if row["verdict"] == "confirmed"), key=worst_first)
+    share = [[explained(row, other, dose) for other in confirmed] for row in confirmed]
+    standing: list[int] = []
+    for number in sorted(range(len(confirmed)), key=lambda number: max(share[number])):
+        double = next((other for other in standing if share[number][other] >= EXPLAINED), None)
+        if double is None:
+            standing.append(number)
+            continue
+        row, other = confirmed[number], confirmed[double]
+        whose = "which is confirmed" if other["class"] == row["class"] else f"confirmed for {other['class']}"
+        row["verdict"] = "inconclusive"
+        row["why"] = (
+            f"Its effect can't be told from that of {other['cue']}, {whose}: edits of the one move the other, by enough"
+            " to explain it."
+        )
+
+
+def explained(row: dict[str, Any], other: dict[str, Any], dose: Mapping[tuple[str, str, str, str], float]) -> float:
+    """The share of a finding's effect that is another's doing: what its edits do to the other's cue, times what that
+    does, over the effect; the least of the directions that show an effect. 0 where nothing is known."""
+    does = max((other[f"{name}_effect"] for name in WAYS if other[f"{name}_effect_lower"] > 0), default=0.0)
+    shown = [name for name in WAYS if row[f"{name}_effect_lower"] > 0 and row[f"{name}_edit_effect"] > 0]
+    moved = [abs(dose.get((row["class"], row["cue_id"], name, other["cue_id"]), 0.0)) for name in shown]
+    return min((d * does / row[f"{name}_edit_effect"] for d, name in zip(moved, shown, strict=True)), default=0.0)
 
 
 def one_cue(a: dict[str, Any], b: dict[str, Any], seen: Seen) -> bool:

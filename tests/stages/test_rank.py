@@ -5,8 +5,8 @@ import pytest
 
 from pipeline.config import Audit
 from pipeline.evidence.race import STOPPED
-from pipeline.records import worst_first
-from pipeline.stages.rank import apart, heard, measure_direction, verdict
+from pipeline.records import table, worst_first
+from pipeline.stages.rank import apart, explained, heard, measure_direction, own_effects, verdict
 from pipeline.verdicts.settled import Opinion
 
 NAN = float("nan")
@@ -215,3 +215,68 @@ def test_experiments_never_outvote_people_on_what_is_core() -> None:
     assert said == "core" and "1 core" in why
     said, why = heard({"class": "boat", "verdict": "confirmed"}, Opinion("not present", {"anna": "not present"}))
     assert said == "inconclusive" and "don't see it" in why
+
+
+def tint(cue: str, effect: float, label: str = "cup", **more) -> dict:
+    """A confirmed finding of a cue of the whole picture, shown by insertion."""
+    return finding(
+        **{
+            "class": label,
+            "cue_id": cue,
+            "cue": cue,
+            "kind": "named",
+            "verdict": "confirmed",
+            "removal_effect_lower": -0.2,
+            "removal_edit_effect": 0.0,
+            "insertion_effect": effect,
+            "insertion_effect_lower": effect / 2,
+            "insertion_edit_effect": effect,
+            "harm_lower": effect / 4,
+            "harm": effect / 3,
+            "e": 1000.0,
+            "observed_lower": 0.1,
+            "unmoved": False,
+            "resembles_class": False,
+            **more,
+        }
+    )
+
+
+def moved(*given: tuple[str, str, str, float]):
+    names = ("label", "cue_id", "other", "dose")
+    return table("moves", [{"direction": "insertion", **dict(zip(names, one, strict=True))} for one in given])
+
+
+def test_the_share_that_another_cue_explains() -> None:
+    dose = {("cup", "vivid", "insertion", "yellow"): -0.5}
+    assert explained(tint("vivid", 0.3), tint("yellow", 0.9), dose) == pytest.approx(0.5 * 0.9 / 0.3)
+    assert explained(tint("vivid", 0.3), tint("yellow", 0.9), {}) == 0.0
+    # a direction that shows an effect of its own, which the other's doing doesn't reach, is enough
+    both = tint("vivid", 0.3, removal_effect_lower=0.1, removal_edit_effect=0.4)
+    assert explained(both, tint("yellow", 0.9), dose) == 0.0
+    assert explained(tint("vivid", 0.3), tint("yellow", 0.9, insertion_effect_lower=-0.1), dose) == 0.0
+
+
+def test_a_cue_whose_effect_is_anothers_doing_is_not_confirmed_beside_it_whatever_their_classes() -> None:
+    rows = [tint("vivid", 0.3), tint("yellow", 0.9), tint("bright", 0.2, "hammer"), tint("blurry", 0.5, "hammer")]
+    own_effects(
+        rows,
+        moved(
+            ("cup", "vivid", "yellow", 0.5), ("cup", "yellow", "vivid", 0.3), ("hammer", "bright", "yellow", -0.2),
+            ("hammer", "blurry", "yellow", 0.1),
+        ),
+    )  # fmt: skip
+    assert [row["verdict"] for row in rows] == ["inconclusive", "confirmed", "inconclusive", "confirmed"]
+    assert "yellow, which is confirmed" in rows[0]["why"] and "yellow, confirmed for cup" in rows[2]["why"]
+
+
+def test_of_two_that_explain_each_other_the_one_with_more_of_its_own_stands() -> None:
+    rows = [tint("low contrast", 0.45), tint("dark", 0.6)]
+    own_effects(rows, moved(("cup", "low contrast", "dark", 0.8), ("cup", "dark", "low contrast", 0.85)))
+    assert [row["verdict"] for row in rows] == ["inconclusive", "confirmed"]
+
+
+def test_a_finding_that_another_taken_back_one_explains_stands() -> None:
+    rows = [tint("a", 0.9), tint("b", 0.5), tint("c", 0.3)]
+    own_effects(rows, moved(("cup", "b", "a", 0.6), ("cup", "c", "b", 0.5)))
+    assert [row["verdict"] for row in rows] == ["confirmed", "inconclusive", "confirmed"]

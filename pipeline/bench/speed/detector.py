@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.bench.speed.lines import Line, ratio_of
-from pipeline.bench.speed.models import THINGS, owlv2_of_size, pictures
+from pipeline.bench.speed.models import SIDE, THINGS, owlv2_of_size, pictures
 from pipeline.models.owlv2 import owlv2
 
 CLASSES, FEATURES = 8, 12
@@ -21,7 +21,7 @@ def bench_detector(quick: bool, models: Path, work: Path) -> Iterator[Line]:
     from transformers import AutoProcessor, Owlv2ForObjectDetection
 
     folder = owlv2_of_size(work)
-    images = pictures(4 if quick else 16, 480)
+    images = pictures(4 if quick else 16, SIDE)
     phrases = [f"{a} {b}" for a in THINGS for b in THINGS if a != b][: CLASSES * FEATURES]
     network = Owlv2ForObjectDetection.from_pretrained(folder).eval()
     processor = AutoProcessor.from_pretrained(folder)
