@@ -401,9 +401,12 @@ def recognised(audit: Audit, out: Place) -> AuditFolder | None:
     folder = AuditFolder(out)
     if audit.reread or not (out / "run.json").is_file():
         return None
-    run = folder.run()
+    try:
+        run = folder.run()
+    except UserError:  # a damaged run.json: the audit is made again, which writes it anew
+        return None
     whole_there = (out / "report.html").is_file() and all(map(folder.has, SCHEMAS))
-    if not (run.get("finished") and whole_there) or run["costs"]["calls"]:
+    if not (run.get("finished") and whole_there and "stamp" in run.get("data", {})) or run["costs"]["calls"]:
         return None
     checked, fingerprints = preflight(audit, out)
     now = _rests_on(checked, audit, fingerprints, _said(checked), None)

@@ -100,5 +100,11 @@ def test_what_is_as_it_was_is_recognised(patched_set: Path, tmp_path: Path) -> N
     (images / "a" / "new.png").write_bytes(written)
     assert not holds()
     (images / "a" / "new.png").unlink()
+    run = (out / "run.json").read_text()
+    for other in (run[:40], "{}", '{"finished": "2025-01-01", "data": {}}'):  # cut short, or of an older version
+        (out / "run.json").write_text(other)
+        assert not holds()
+    (out / "run.json").write_text(run)
+    assert holds()
     (out / "report.html").rename(out / "other.html")
     assert not holds()
