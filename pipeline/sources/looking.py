@@ -17,14 +17,14 @@ import cv2
 import numpy as np
 
 from pipeline.errors import plain
-from pipeline.images import DECODERS, RGB, UnreadableImage, content_id, decode
+from pipeline.images import DECODERS, RGB, UnreadableImage, content_id, decode_and_size
 from pipeline.places import Place
 from pipeline.properties import measure as measure_properties
 from pipeline.records import PROPERTIES, table
 from pipeline.sources.items import Item, Source, stamp_of
 from pipeline.store import Shelf
 
-VERSION = 1
+VERSION = 2
 AT_ONCE = 512
 
 
@@ -65,13 +65,12 @@ def look(source: Source, path: str) -> Seen | str:
     """Read an image file; of one that can't be used a reason for the quarantine table."""
     try:
         data = source.read(path)
-        image = decode(data)
+        image, width, height = decode_and_size(data)
     except UnreadableImage as error:
         return str(error)
     except (OSError, ValueError) as error:  # the latter of names that no file system and no network takes
         said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         return f"cannot be opened: {plain(said)}"
-    height, width = image.shape[:2]
     return Seen(content_id(data), difference_hash(image), width, height, measure_properties(image))
 
 
