@@ -314,22 +314,35 @@ def bench_memory(
         raise SystemExit(1)
 
 
-@bench.command(name="speed")
-def bench_speed(
-    *only: Annotated[str, Parameter(help="benchmarks by name; all if none is given")],
-    quick: Annotated[bool, Parameter(help="small sizes, in a few minutes", negative="")] = False,
+@bench.command(name="all")
+def bench_all(
+    *,
+    quick: Annotated[
+        bool, Parameter(negative="--full", help="small sizes, in minutes; or full ones, in an hour")
+    ] = True,
+    only: Annotated[tuple[str, ...], Parameter(help="one benchmark by name; may be given again")] = (),
     models: Annotated[Path, Parameter(help="folder of the tiny models")] = Path("data/models"),
     work: Annotated[Path | None, Parameter(help="where pictures and models are made and kept")] = None,
-    out: Annotated[Path | None, Parameter(help="a JSON file for the figures; by default only printed")] = None,
-    document: Annotated[Path | None, Parameter(help="a file whose marked part becomes the table")] = None,
+    out: Annotated[
+        Path | None, Parameter(help="a JSON file for the figures; those of benchmarks that aren't run stay in it")
+    ] = None,
+    document: Annotated[Path | None, Parameter(help="a file whose marked part becomes the table of them")] = None,
 ) -> None:
-    """Hold Cuescope's own time against what its models cost. Exit code 1 when a target is missed."""
+    """Hold Cuescope's own time against what its models cost. Exit code 1 when a target is missed.
+
+    With --full the figures go into data/scoreboard/speed.json and docs/performance.md of the clone that you stand in,
+    unless others are named.
+    """
     from pipeline.bench.speed.command import bench_speed as run_bench
     from pipeline.bench.speed.command import benches
 
     for name in only:
         if name not in benches():
             raise UserError(f"There is no benchmark '{name}'. {nearest(name, benches())}")
+    if not models.is_dir():
+        raise UserError(f"There is no {models}: the benchmarks use the tiny models. Run them from a clone.")
+    if not quick:
+        out, document = out or Path("data/scoreboard/speed.json"), document or Path("docs/performance.md")
     if not run_bench(only, quick, models.resolve(), work.resolve() if work else None, out, document):
         raise SystemExit(1)
 

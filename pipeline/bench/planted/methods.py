@@ -44,6 +44,8 @@ MOST_KEYWORDS = 20
 """B2T takes the 20 keywords of the wrong images that a keyword extractor ranks first; here the most frequent."""
 
 Region = tuple[int, tuple[float, ...]]  # image's row, box
+Fit = Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
+"""Vectors, k and a seed to k representatives."""
 
 
 @dataclass(frozen=True)
@@ -142,28 +144,34 @@ _CLUSTERED: dict[str, NDArray[np.int64]] = {}
 """The last audited set's: settings that share their pictures come one after another and differ in the model alone."""
 
 
-def _ravl_clusters(e: Evidence) -> NDArray[np.int64]:
+def _ravl_clusters(e: Evidence, fit: Fit, most: int | None) -> NDArray[np.int64]:
     """(m,) the cluster of each region."""
-    key = f"{e.seed} {len(e.classes)} {hashlib.blake2b(e.vectors.tobytes(), digest_size=16).hexdigest()}"
+    regions = hashlib.blake2b(e.vectors.tobytes(), digest_size=16).hexdigest()
+    key = f"{e.seed} {len(e.classes)} {regions} {fit.__name__} {most}"
     if key not in _CLUSTERED:
+        order = np.random.default_rng([e.seed, 43]).permutation(len(e.owner))
+        seen = e.vectors if most is None else e.vectors[np.sort(order[:most])]
         fits = []
         for k in ravl.cluster_counts(len(e.classes)):
-            centroids = spherical_kmeans(e.vectors, k, e.seed)
-            fits.append((e.vectors @ centroids.T).argmax(axis=1))
-        sample = np.random.default_rng([e.seed, 43]).permutation(len(e.owner))[:2000]
-        best = ravl.best_clustering(e.vectors[sample], [fit[sample] for fit in fits])
+            representatives = fit(seen, k, e.seed)
+            fits.append((e.vectors @ representatives.T).argmax(axis=1))
+        sample = order[:2000]
+        best = ravl.best_clustering(e.vectors[sample], [one[sample] for one in fits])
         _CLUSTERED.clear()
         _CLUSTERED[key] = fits[best]
     return _CLUSTERED[key]
 
 
-def ravl_ranking(e: Evidence) -> list[Candidate]:
+def ravl_ranking(e: Evidence, fit: Fit = spherical_kmeans, most: int | None = None) -> list[Candidate]:
     """Spherical k-means with RaVL's k (2|Y| to 5|Y| - 1 by the silhouette), its influence cut, filter and gap.
 
     K-medoids with a cosine distance and spherical k-means minimise the same cosine distances to one representative;
     the regions of a cluster are ranked by similarity to its medoid, as in the paper.
+
+    Args:
+        fit: another clustering. most: regions that it sees, chosen by chance; by default all.
     """
-    clusters = _ravl_clusters(e)
+    clusters = _ravl_clusters(e, fit, most)
     n = int(clusters.max()) + 1
     scores = e.vectors @ e.words([PROMPT.format(name) for name in e.classes]).T
     counts = ravl.memberships(clusters, e.owner, e.labels, e.predicted, n, len(e.classes))

@@ -66,7 +66,9 @@ class Models:
         return self.work / f"vit-{VERSION}-{of_path(self.clip, ('.safetensors',))[:12]}"
 
 
-def audit_of(setting: Setting, models: Models, pictures: Path, model: dict[str, Any], mode: str) -> Audit:
+def audit_of(
+    setting: Setting, models: Models, pictures: Path, model: dict[str, Any], mode: str, regions: str = "roi_align"
+) -> Audit:
     """The audit of a setting: the product's defaults with the tiny models."""
     return Audit.from_dict(
         {
@@ -79,7 +81,7 @@ def audit_of(setting: Setting, models: Models, pictures: Path, model: dict[str, 
                 "name": str(models.detector / "detector.pt"),
                 "text_model": f"local-dir:{models.clip}",
             },
-            "embed": {"kind": "open_clip", "name": f"local-dir:{models.clip}", "regions": "roi_align"},
+            "embed": {"kind": "open_clip", "name": f"local-dir:{models.clip}", "regions": regions},
             "ablate": ABLATE[mode],
             "cache": str(models.work / "cache" / setting.audited.key),
             "classes": list(setting.classes),

@@ -37,7 +37,7 @@ def bench_clusters(quick: bool, models: Path, work: Path) -> Iterator[Line]:
     mine = time.perf_counter() - began
     tried = ks[:: max(len(ks) // 4, 1)] if quick else ks
     began = time.perf_counter()
-    ravl.best_clustering(made, [k_medoids(made, k) for k in tried])
+    ravl.best_clustering(made, [(made @ made[k_medoids(made, k)].T).argmax(axis=1) for k in tried])
     theirs = (time.perf_counter() - began) * len(ks) / len(tried)
     said = f"{regions:,} regions of {d} numbers, k from {ks[0]} to {ks[-1]}"
     said += f"; theirs timed at {len(tried)} of {len(ks)}" if len(tried) < len(ks) else ""
@@ -72,8 +72,8 @@ def round_groups(number: int, d: int, seed: int = 0) -> Floats:
     return made
 
 
-def k_medoids(vectors: Floats, k: int, iterations: int = 300, seed: int = 0) -> np.ndarray:
-    """(n,) clusters by K-medoids at cosine distance, as scikit-learn-extra's "alternate" method with its start
+def k_medoids(vectors: Floats, k: int, iterations: int = 300) -> np.ndarray:
+    """(k,) rows that are medoids at cosine distance, as scikit-learn-extra's "alternate" method with its start
     ("heuristic"), which RaVL calls: assign, then the member with the least sum of distances, until nothing changes."""
     distance = np.clip(1 - vectors @ vectors.T, 0, None)
     medoids = np.argpartition(distance.sum(axis=1), k - 1)[:k]
@@ -87,7 +87,7 @@ def k_medoids(vectors: Floats, k: int, iterations: int = 300, seed: int = 0) -> 
         if (new == medoids).all():
             break
         medoids = new
-    return distance[:, medoids].argmin(axis=1)
+    return medoids
 
 
 class _Words:

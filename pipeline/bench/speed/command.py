@@ -1,4 +1,4 @@
-"""`cuescope bench speed` and the single benchmarks: print a line a figure, write JSON, and the table of a document."""
+"""`cuescope bench all`: print a line a figure, write JSON, and the table of a document."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bench.speed.lines import Line, figure
+from pipeline.errors import UserError
 from pipeline.store import write_text
 
-BEGIN, END = "<!-- speed: written by cuescope bench speed -->", "<!-- end of speed -->"
+BEGIN, END = "<!-- speed: written by cuescope bench all -->", "<!-- end of speed -->"
 Bench = Callable[[bool, Path, Path], Iterator[Line]]
 
 
@@ -33,6 +34,7 @@ def benches() -> dict[str, Callable[[], Bench]]:
     return {
         "images": of("images", "bench_images"),
         "regions": of("regions", "bench_regions"),
+        "precision": of("precision", "bench_precision"),
         "detector": of("detector", "bench_detector"),
         "clusters": of("clusters", "bench_clusters"),
         "measure": of("measures", "bench_measures"),
@@ -45,54 +47,64 @@ def benches() -> dict[str, Callable[[], Bench]]:
 def bench_speed(
     only: Sequence[str], quick: bool, models: Path, work: Path | None, out: Path | None, document: Path | None
 ) -> bool:
-    """Run the benchmarks (all, or those in `only`), print and write; whether every target is met."""
-    found: list[Line] = []
+    """Run the benchmarks (all, or those in `only`), print and write; whether every target is met.
+
+    Raises:
+        UserError: `document` is not there or has no place for the table.
+    """
+    before = _known(out)
+    if document is not None:
+        _with_table(document, before)  # said now rather than in an hour
+    found: list[dict[str, Any]] = []
+    about = machine(quick)
     with contextlib.ExitStack() as stack:
         base = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cuescope-speed-")))
         for name, load in benches().items():
             if only and name not in only:
+                found += [line for line in before if line["bench"] == name]
                 continue
             folder = base / name
             folder.mkdir(parents=True, exist_ok=True)
             for line in load()(quick, models, folder):
                 print(line.words, flush=True)
-                found.append(line)
-    missed = [line for line in found if not line.holds]
-    print(f"{len(missed)} of {sum(line.target is not None for line in found)} targets missed")
-    about = machine()
+                found.append({**line.to_dict(), **about})
+    mine = [line for line in found if not only or line["bench"] in only]
+    missed = [line for line in mine if not line["holds"]]
+    print(f"{len(missed)} of {sum(line['target'] is not None for line in mine)} targets missed")
     if out is not None:
-        write_text(out, json.dumps({**about, "quick": quick, "lines": [x.to_dict() for x in found]}, indent=1) + "\n")
+        write_text(out, json.dumps(found, indent=1) + "\n")
     if document is not None:
-        write_text(document, with_table(document.read_text(encoding="utf-8"), found, about, quick))
+        write_text(document, _with_table(document, found))
     return not missed
 
 
-def machine() -> dict[str, Any]:
-    """Where and when."""
+def _known(out: Path | None) -> list[dict[str, Any]]:
+    """The figures that a file holds already."""
+    return list(json.loads(out.read_text(encoding="utf-8"))) if out is not None and out.is_file() else []
+
+
+def machine(quick: bool) -> dict[str, Any]:
+    """Where, when and at what size a figure was taken."""
     return {
         "date": datetime.date.today().isoformat(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "quick": quick,
     }
 
 
-def with_table(text: str, lines: Sequence[Line], about: dict[str, Any], quick: bool) -> str:
-    """The text with what stands between the marks replaced by the table.
-
-    Raises:
-        ValueError: the text has no marks.
-    """
+def _with_table(document: Path, lines: Sequence[dict[str, Any]]) -> str:
+    """The document with what stands between the marks replaced by the table."""
+    text = document.read_text(encoding="utf-8") if document.is_file() else ""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ValueError(f"the document has no place for the table: {BEGIN} and {END}")
+        raise UserError(f"{document} has no place for the table. Write these two lines into it: {BEGIN} and {END}")
     rows = ["| what | measured | target | |", "| --- | ---: | --- | --- |"]
     for line in lines:
-        way = "" if line.target is None else f"{'>=' if line.at_least else '<='} {figure(line.target)}"
-        verdict = "" if line.target is None else "holds" if line.holds else "**missed**"
-        what = f"{line.bench}: {line.what}" + (f" ({line.setting})" if line.setting else "")
-        rows.append(f"| {what} | {figure(line.value)} {line.unit} | {way} | {verdict} |")
-    said = f"{about['date']}, {about['cores']} cores, {about['machine']}, Python {about['python']}"
-    said += "; small sizes (--quick)." if quick else "."
+        way = "" if line["target"] is None else f"{'>=' if line['at_least'] else '<='} {figure(line['target'])}"
+        verdict = "" if line["target"] is None else "holds" if line["holds"] else "**missed**"
+        setting = "; ".join([line["setting"]] * bool(line["setting"]) + ["small size"] * line["quick"])
+        what = f"{line['bench']}: {line['what']}" + (f" ({setting})" if setting else "")
+        rows.append(f"| {what} | {figure(line['value'])} {line['unit']} | {way} | {verdict} |")
+    said = "; ".join(dict.fromkeys(f"{line['date']}, {line['machine']}" for line in lines))
     return f"{before}{BEGIN}\n{said}\n\n" + "\n".join(rows) + f"\n{END}{after}"

@@ -38,7 +38,7 @@ class Line:
     @property
     def words(self) -> str:
         """`images: a pass, as a share of bare forwards 0.93 x (at least 0.9): holds`."""
-        said = f"{self.bench}: {self.what} {figure(self.value)} {self.unit}"
+        said = f"{self.bench}: {self.what} {figure(self.value)} {self.unit}".rstrip()
         if self.target is None:
             return said
         way = "at least" if self.at_least else "at most"
