@@ -6,7 +6,9 @@ does Cuescope's own source. The files are in a folder of the split's name: metad
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -62,6 +64,7 @@ def export_imagefolder(
     for _, shown, _ in asked(audit, findings, with_cue, without_cue, sample):
         for one in shown:
             chosen.setdefault(one.image["image_id"], one.image)
+    earlier = _file_names(metadata)
     numbers = {cue_id: n for n, cue_id in enumerate(dict.fromkeys(row["cue_id"] for row in findings))}
     find = audit.boxes_of(chosen)
     lines = []
@@ -81,7 +84,18 @@ def export_imagefolder(
             }
         )
     write_text(metadata, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
+    for name in earlier - {line["file_name"] for line in lines}:
+        (folder / name).unlink(missing_ok=True)
     return [metadata]
+
+
+def _file_names(metadata: Place) -> set[str]:
+    """The pictures that an earlier export put beside its metadata."""
+    names: set[str] = set()
+    for line in metadata.read_text(encoding="utf-8").splitlines() if metadata.is_file() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            names.add(str(json.loads(line)["file_name"]))
+    return {name for name in names if re.fullmatch(r"[\w-]+\.[a-z]+", name)}
 
 
 def _objects(image: Row, findings: list[Row], find: FindBoxes, numbers: dict[str, int]) -> dict[str, list[Any]]:

@@ -6,8 +6,10 @@ height in percent of the image; a task has one prediction with every box; our ow
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -83,9 +85,9 @@ def export_label_studio(
         out = out / "tasks.json"
     config = out.with_suffix(".xml")
     check_place(config)
-    check_place(out)
+    written = _write_batches(out, tasks, batch)
     write_text(config, labeling_config(findings))
-    return [*_write_batches(out, tasks, batch), config]
+    return [*written, config]
 
 
 def labeling_config(findings: Iterable[Row]) -> str:
@@ -209,14 +211,36 @@ def _addresses(run: dict[str, Any], image_prefix: str, local_root: str | None) -
 
 
 def _write_batches(out: Place, tasks: list[dict[str, Any]], batch: int) -> list[Place]:
-    """One file, or `name-001.json`, `name-002.json` ... where the tasks are more than `batch`."""
-    written: list[Place] = []
-    for start in range(0, len(tasks), batch):
-        part = f"-{start // batch + 1:03d}" if len(tasks) > batch else ""
-        path = out.with_name(f"{out.stem}{part}{out.suffix}")
+    """One file, or `name-001.json`, `name-002.json` ... where the tasks are more than `batch`; an earlier export's
+    further files go."""
+    parts = range(0, len(tasks), batch)
+    paths = [out.with_name(f"{out.stem}-{number:03d}{out.suffix}") for number in range(1, len(parts) + 1)]
+    if len(parts) == 1:
+        paths = [out]
+    for path in paths:
         check_place(path)
+        if _is_answered(path):
+            raise UserError(
+                f"{path} holds people's annotations: it is not replaced. Import them with 'cuescope import-verdicts "
+                f"DIR {path.name}', then move the file away or give another place with --out."
+            )
+    for start, path in zip(parts, paths, strict=True):
         with replacing(path) as temporary:
             text = json.dumps(tasks[start : start + batch], ensure_ascii=False, indent=1, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
-        written.append(path)
-    return written
+    own = re.compile(re.escape(out.stem) + r"(-\d{3,})?" + re.escape(out.suffix))
+    for path in [other for other in out.parent.iterdir() if own.fullmatch(other.name) and other not in paths]:
+        with contextlib.suppress(UserError):  # no export of ours
+            check_place(path)
+            if not _is_answered(path):
+                path.unlink()
+    return paths
+
+
+def _is_answered(path: Place) -> bool:
+    """Whether a file has the annotations of people: Label Studio's own exports have the form of our tasks."""
+    try:
+        tasks = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError:
+        return False  # cut off: nothing that could be imported
+    return isinstance(tasks, list) and any(isinstance(task, dict) and task.get("annotations") for task in tasks)

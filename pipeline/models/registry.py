@@ -9,11 +9,13 @@ log of paid calls), `model`, `encoder`.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
@@ -269,9 +271,15 @@ BUILT_IN: dict[str, dict[str, BackEnd]] = {
 FURTHER = ("cache", "ledger", "model", "encoder")
 
 
+@functools.lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> EntryPoints:
+    """What the packages on this path offer: to ask reads a file of each of them."""
+    return entry_points()
+
+
 def names(seam: str) -> dict[str, str]:
     """Every known back end of a seam: name to "module:function"; a third party's name may not hide a built-in one."""
-    found = {point.name: point.value for point in entry_points(group=f"cuescope.{seam}")}
+    found = {point.name: point.value for point in _installed(tuple(sys.path)).select(group=f"cuescope.{seam}")}
     return {**found, **{kind: back_end.where for kind, back_end in BUILT_IN[seam].items()}}
 
 

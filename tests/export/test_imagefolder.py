@@ -65,6 +65,11 @@ def test_a_folder_with_other_files_is_left_alone_and_our_own_is_written_again(tm
     export_imagefolder(data(), tmp_path / "out")
     export_imagefolder(data(), tmp_path / "out")
     assert len(lines(tmp_path / "out")) == 6
+    (tmp_path / "out" / "train" / "mine.txt").write_text("mine")
+    export_imagefolder(data(), tmp_path / "out", with_cue=1, without_cue=0, sample=0)
+    (left,) = lines(tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out" / "train").iterdir()}
+    assert names == {left["file_name"], "metadata.jsonl", "mine.txt"}
 
 
 def test_datasets_loads_it(tmp_path: Path) -> None:

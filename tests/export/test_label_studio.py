@@ -153,6 +153,27 @@ def test_batches_are_numbered_and_hold_every_task_once(tmp_path: Path) -> None:
     assert sizes == [4, 2]
 
 
+def test_an_export_takes_the_place_of_an_earlier_one_and_of_nothing_else(tmp_path: Path) -> None:
+    made = audit(str(tmp_path / "set"))
+    export_label_studio(made, tmp_path / "out.json", batch=2)
+    (tmp_path / "out-2024.json").write_text('{"mine": true}')
+    export_label_studio(made, tmp_path / "out.json", batch=4)
+    assert sorted(path.name for path in tmp_path.glob("out*.json")) == ["out-001.json", "out-002.json", "out-2024.json"]
+
+
+def test_what_people_annotated_is_not_replaced(tmp_path: Path) -> None:
+    made, out = audit(str(tmp_path / "set")), tmp_path / "out.json"
+    export_label_studio(made, out)
+    tasks = json.loads(out.read_text("utf-8"))
+    tasks[-1]["annotations"] = [{"result": []}]
+    out.write_text(json.dumps(tasks))
+    before = out.read_bytes()
+    with pytest.raises(UserError, match=r"people's annotations.*import-verdicts"):
+        export_label_studio(made, out)
+    export_label_studio(made, out, batch=4)  # beside it
+    assert out.read_bytes() == before
+
+
 def test_a_folder_is_filled(tmp_path: Path) -> None:
     paths = export_label_studio(audit(str(tmp_path / "set")), tmp_path / "review")
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
