@@ -15,7 +15,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import entry_points
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, create_model
@@ -272,7 +272,7 @@ FURTHER = ("cache", "ledger", "model", "encoder")
 
 
 @functools.lru_cache(maxsize=1)
-def _installed(path: tuple[str, ...]) -> EntryPoints:
+def _installed(path: tuple[str, ...]) -> Any:
     """What the packages on this path offer: to ask reads a file of each of them."""
     return entry_points()
 

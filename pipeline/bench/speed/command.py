@@ -41,6 +41,7 @@ def benches() -> dict[str, Callable[[], Bench]]:
         "ablation": of("edits", "bench_edits"),
         "incremental": of("again", "bench_again"),
         "start": of("start", "bench_start"),
+        "profile": of("profile", "bench_profile"),
     }
 
 

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.bench.speed.lines import Line, seconds_of
+from pipeline.store import AuditFolder
 
 
 def bench_start(quick: bool, models: Path, work: Path) -> Iterator[Line]:
     """`--help`, the demo's audit without imports, and `show` of it, each in a process of its own."""
     times = 3 if quick else 7
     yield Line("start", "cuescope --help", seconds_of(lambda: _run("--help"), times), 0.5, False, "s")
-    out = work / "demo"
-    _run(
-        "discover",
-        str(models.parent / "demo" / "audit.yaml"),
-        "--out",
-        str(out),
-        "--no-prefect",
-        "--set",
-        f"cache={work / 'demo-cache'}",
-    )
-    spent = sum(json.loads((out / "run.json").read_text())["seconds"].values())
+    out = demo_audit(models, work)
+    spent = sum(out.run()["seconds"].values())
     yield Line("start", "the demo's audit after imports, nothing cached", spent, 45.0, False, "s")
-    yield Line("start", "cuescope show", seconds_of(lambda: _run("show", str(out)), times), 1.5, False, "s")
+    yield Line("start", "cuescope show", seconds_of(lambda: _run("show", str(out.path)), times), 1.5, False, "s")
+
+
+def demo_audit(models: Path, work: Path) -> AuditFolder:
+    """The demo's audit, with nothing cached."""
+    shutil.rmtree(work / "demo-cache", ignore_errors=True)
+    config = models.parent / "demo" / "audit.yaml"
+    out = work / "demo"
+    _run("discover", str(config), "--out", str(out), "--no-prefect", "--set", f"cache={work / 'demo-cache'}")
+    return AuditFolder.open(out)
 
 
 def _run(*arguments: str) -> None:
