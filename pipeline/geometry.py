@@ -55,14 +55,16 @@ def to_pixel_xywh(boxes: Boxes, width: int, height: int) -> Boxes:
 
 def area(boxes: Boxes) -> NDArray[np.float64]:
     """Share of the image that each box covers (n,)."""
-    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
+    return np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)
 
 
 def intersection(a: Boxes, b: Boxes) -> NDArray[np.float64]:
     """Area common to each pair of boxes (len(a), len(b))."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return np.prod(np.maximum(high - low, 0.0), axis=2)
+    wide, tall = (
+        np.minimum(a[:, None, 2 + side], b[None, :, 2 + side]) - np.maximum(a[:, None, side], b[None, :, side])
+        for side in (0, 1)
+    )
+    return np.maximum(wide, 0.0) * np.maximum(tall, 0.0)
 
 
 def iou(a: Boxes, b: Boxes) -> NDArray[np.float64]:

@@ -492,8 +492,8 @@ def _isoluminant(layer: Layer, strength: float, *, angle: float) -> Layer:
     color = (_CHROMA.T @ np.array([math.cos(angle), math.sin(angle)])).astype(np.float32)
     color = color - np.float32(color @ LUMA)
     # the largest step each pixel can take before a channel leaves [0, 1]
-    with np.errstate(divide="ignore"):
-        room = np.where(color > 0, (1 - layer) / color, np.where(color < 0, -layer / color, np.inf))
+    room = ((color > 0).astype(np.float32) - layer) / np.where(color == 0, np.float32(1), color)
+    room[..., color == 0] = np.inf
     return layer + np.minimum(room.min(axis=2, keepdims=True), np.float32(strength)) * color
 
 

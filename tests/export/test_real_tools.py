@@ -25,6 +25,7 @@ from pipeline import discover
 from pipeline.api import Result
 from pipeline.records import ANSWERS
 from pipeline.store import AuditFolder
+from tests.chromium import browser
 from tests.test_chain import audit_of
 from tests.test_cli import cuescope
 from tests.tools import environment
@@ -192,16 +193,10 @@ def test_the_other_format_of_the_server_is_refused(
 
 
 def test_the_page_shows_the_picture_with_its_boxes(server: Server, project: Any, tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    from tests.report.test_page_in_chromium import CHROMIUM
-
-    if not CHROMIUM:
-        pytest.skip("no Chromium is installed")
     number, _, tasks = project
     task = next(task for task in tasks if task["predictions"][0]["result"])
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": 1400, "height": 900})
         page.goto(f"{server.address}/user/login/")
         page.fill("input[name=email]", MAIL)
         page.fill("input[name=password]", PASSWORD)
@@ -219,7 +214,6 @@ def test_the_page_shows_the_picture_with_its_boxes(server: Server, project: Any,
         page.wait_for_function("n => document.body.innerText.split(n).length > 3", arg=task["data"]["box_label"])
         assert label.count() >= 2
         page.screenshot(path=str(tmp_path / "label-studio.png"))
-        browser.close()
 
 
 LOAD = """
