@@ -98,7 +98,7 @@ def test_the_commands_on_a_bucket(local: dict[str, bytes], pictures: Path, tmp_p
     )
     taken = cuescope("import-verdicts", first["path"], tmp_path / "answers.csv")
     assert taken.returncode == 0 and f"kept in {root}/R/verdicts/" in taken.stdout, taken.stderr
-    again = cuescope("audit", config, "--root", f"{root}/R", "--no-prefect")
+    again = cuescope("audit", config, "--root", f"{root}/R", PREFECT_HOME=str(tmp_path / "prefect"))
     assert again.returncode == 0, again.stderr[-3000:]
     _, second = json.loads(cuescope("history", f"{root}/R", "--json").stdout)
     run = AuditFolder.open(second["path"]).run()
