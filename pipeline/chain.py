@@ -236,6 +236,7 @@ def run_pass(names: tuple[str, ...], ahead: tuple[str, ...], context: Context, n
             images = context.folder.slice("images", shards(context)[number])
             prepare_shard(**_supply(prepare_shard, context, {"images": images}))
             tallies[name] = Tally(seconds=time.perf_counter() - began)
+    let_go()
     return tallies
 
 

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import integrate, stats
+from scipy.special import gammaln
 
 Reals = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -163,7 +164,7 @@ def top_k_gaps(
     pa, hr = np.full((n_classes, scores.shape[1]), np.nan), np.full((n_classes, scores.shape[1]), np.nan)
     for cue in range(scores.shape[1]):
         order = rank_by_presence(scores[:, cue], rng)
-        own = order[np.argsort(labels[order], kind="stable")]  # by class, and by presence within it
+        own = _by_class(order, labels)  # and by presence within it
         # hits summed along the order, so that the sum over any end is a difference
         hits = np.concatenate([[0], np.cumsum(labels[own] == predictions[own])])
         size, first, last = ends["pa"], starts[:-1], starts[1:]
@@ -211,11 +212,19 @@ def answered_gaps(
     return pa, hr
 
 
+def _by_class(order: Indices, labels: Indices) -> Indices:
+    """The images of `order` class by class, within a class as they stand there."""
+    own = labels[order]
+    # NumPy sorts 16 bits by their digits, ten times as fast
+    narrow = own.astype(np.int16) if own.max(initial=0) < np.iinfo(np.int16).max else own
+    return order[np.argsort(narrow, kind="stable")]
+
+
 def _taken_at_the_end(order: Indices, labels: Indices, predictions: Indices, size: Indices, n: Indices) -> Reals:
     """(n_classes,): of the first size[c] images of `order` not of class c, how many are predicted as c."""
     # the end of class c stops after size[c] images of other classes, wherever its own images stand in the
     # order
-    own = order[np.argsort(labels[order], kind="stable")]
+    own = _by_class(order, labels)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     rank_in_class = np.arange(len(order)) - np.repeat(np.cumsum(n) - n, n)
@@ -270,6 +279,39 @@ def matched_null(
             draws[i] = chosen[:k].mean() - chosen[k:].mean()
     best = draws.reshape(n_repeats, n_orderings).max(axis=1)
     return MatchedNull(float(best.mean()), float(np.quantile(best, 0.95)), best)
+
+
+def expected_by_luck(yes: int, n: int, n_orderings: int, k: int = DEFAULT_K) -> float:
+    """The mean of :func:`matched_null` for answers of one prompt, without drawing: NaN where nothing can be compared.
+
+    The Yes at the top and at the bottom of a random ordering are drawn without replacement, so their difference has a
+    distribution in closed form (hypergeometric, twice); the best of many has its power.
+
+    Args:
+        yes: how many of the n answers are Yes. n_orderings: cues tried for the class.
+    """
+    k = min(k, n // 2)
+    if k == 0 or n_orderings < 1:
+        return float("nan")
+    counts = np.arange(k + 1)
+    top, bottom = counts[:, None], counts[None, :]
+    with np.errstate(invalid="ignore"):
+        logs = (
+            _log_choose(yes, top) + _log_choose(n - yes, k - top) - _log_choose(n, np.array(k))
+            + _log_choose(yes - top, bottom) + _log_choose(n - yes - (k - top), k - bottom)
+            - _log_choose(n - k, np.array(k))
+        )  # fmt: skip
+    chances = np.where(np.isnan(logs), 0.0, np.exp(logs))
+    of_difference = np.bincount((top - bottom + k).ravel(), weights=chances.ravel(), minlength=2 * k + 1)
+    at_most = np.minimum(np.cumsum(of_difference), 1.0) ** n_orderings
+    return float(np.diff(at_most, prepend=0.0) @ np.arange(-k, k + 1) / k)
+
+
+def _log_choose(n: ArrayLike, k: ArrayLike) -> Reals:
+    """The logarithm of a binomial coefficient; -inf where it is 0."""
+    n, k = np.broadcast_arrays(np.asarray(n, float), np.asarray(k, float))
+    found = gammaln(np.maximum(n, 0) + 1) - gammaln(np.maximum(k, 0) + 1) - gammaln(np.maximum(n - k, 0) + 1)
+    return np.where((k < 0) | (k > n), -np.inf, found)
 
 
 def expected_best_of(n: int, sd: float) -> float:

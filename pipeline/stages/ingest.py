@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import hashlib
 import itertools
 import pickle
@@ -54,8 +55,11 @@ def ingest(
         UserError: no image is left, a class asked for has none, one half is empty, or captions or boxes are to come
             from data that have none.
     """
-    kept: dict[str, tuple[str, tuple[str, ...], slice]] = {}  # content to path, labels, and its rows of `images`
-    twice: dict[str, set[str]] = {}
+    kept: dict[bytes, int] = {}  # content to the number of the picture
+    rows_of = array.array("q", [0])  # up to which row of `images` each picture's go
+    labels_of: list[tuple[str, ...]] = []
+    alike: dict[tuple[str, ...], tuple[str, ...]] = {}  # labels are the same objects for all pictures that have them
+    twice: dict[int, set[str]] = {}
     given: dict[str, set[str]] = {}
     gathered, annotations = Gathered("images"), Gathered("annotations")
     named: Counter[str] = Counter()
@@ -77,12 +81,13 @@ def ingest(
             others_only += 1
             continue
         content = seen.content
-        if content in kept:
-            first, its, _ = kept[content]
+        identity = bytes.fromhex(content)
+        if (picture := kept.get(identity)) is not None:
+            first, its = gathered.at(rows_of[picture], "path"), labels_of[picture]
             if set(its) == set(item.labels):
                 reason = f"the same picture as {first}"
             else:
-                twice.setdefault(content, set(its)).update(item.labels)
+                twice.setdefault(picture, set(its)).update(item.labels)
                 reason = f"the same picture as {first}, under another label"
             quarantine.append({"path": item.path, "reason": reason})
             continue
@@ -91,7 +96,6 @@ def ingest(
             given.setdefault(group, set()).add(item.split)
         phrases, boxes = _boxes(item, audit, seen.width, seen.height)
         lost += len(item.boxes) - len(boxes)
-        first_row = len(gathered)
         for label in labels:
             others = [other for other in labels if other != label]
             said = {"caption": item.caption, "phrases": phrases, "boxes": boxes, "other_labels": others}
@@ -110,16 +114,18 @@ def ingest(
             )
             if any(said.values()):
                 annotations.add({"image_id": image_id, **said})
-        kept[content] = (item.path, tuple(item.labels), slice(first_row, len(gathered)))
+        kept[identity] = len(labels_of)
+        its = tuple(item.labels)
+        labels_of.append(alike.setdefault(its, its))
+        rows_of.append(len(gathered))
         progress(number, total)
     stays = np.ones(len(gathered), dtype=bool)
-    for content, labels_of_it in twice.items():
-        path, _, its_rows = kept.pop(content)
-        stays[its_rows] = False
+    for picture, labels_of_it in twice.items():
         reason = f"the same picture under the labels {', '.join(sorted(labels_of_it))}"
-        quarantine.append({"path": path, "reason": reason})
-    pictures = len(kept)
-    del kept
+        quarantine.append({"path": gathered.at(rows_of[picture], "path"), "reason": reason})
+        stays[rows_of[picture] : rows_of[picture + 1]] = False
+    pictures = len(kept) - len(twice)
+    del kept, rows_of, labels_of
     images = gathered.table().filter(pa.array(stays))
     columns = zip(images["split"].to_pylist(), images["group"].to_pylist(), strict=True)
     # a group is never parted, unless the data say so
@@ -170,6 +176,12 @@ class Gathered:
         self._rows.append(row)
         if len(self._rows) == ROWS_AS_OBJECTS:
             self._close()
+
+    def at(self, row: int, column: str) -> Any:
+        """One cell."""
+        if row >= self._closed:
+            return self._rows[row - self._closed][column]
+        return self._parts[1 + row // ROWS_AS_OBJECTS][column][row % ROWS_AS_OBJECTS].as_py()
 
     def _close(self) -> None:
         self._closed += len(self._rows)

@@ -139,6 +139,21 @@ def test_matched_null_is_the_winners_curse_of_these_images(n_prompts):
     assert null.p(10.0) == pytest.approx(1 / 301) and null.p(-1.0) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("ones", "n", "orderings", "k"), [(30, 100, 25, 50), (3, 5000, 300, 50), (9, 10, 4, 3), (0, 8, 9, 2)]
+)
+def test_luck_by_its_distribution_is_luck_by_drawing(ones, n, orderings, k):
+    yes = (np.arange(n) < ones).astype(float)
+    drawn = spurlens.matched_null(yes, orderings, np.random.default_rng(0), k, n_repeats=4000).draws
+    error = drawn.std() / np.sqrt(len(drawn))
+    assert spurlens.expected_by_luck(ones, n, orderings, k) == pytest.approx(drawn.mean(), abs=4 * error + 1e-12)
+
+
+def test_luck_of_one_ordering_is_none_and_of_nothing_unknown():
+    assert spurlens.expected_by_luck(7, 20, 1) == pytest.approx(0.0, abs=1e-12)
+    assert np.isnan(spurlens.expected_by_luck(1, 1, 5)) and np.isnan(spurlens.expected_by_luck(3, 9, 0))
+
+
 def test_best_of_many_useless_cues_is_not_beyond_its_null():
     rng = np.random.default_rng(1)
     p = []

@@ -69,14 +69,20 @@ def bench_speed(
             for line in load()(quick, models, folder):
                 print(line.words, flush=True)
                 found.append({**line.to_dict(), **about})
+            rest = list(benches())[list(benches()).index(name) + 1 :]
+            _write(found + [line for line in before if line["bench"] in rest], out, document)
     mine = [line for line in found if not only or line["bench"] in only]
     missed = [line for line in mine if not line["holds"]]
     print(f"{len(missed)} of {sum(line['target'] is not None for line in mine)} targets missed")
-    if out is not None:
-        write_text(out, json.dumps(found, indent=1) + "\n")
-    if document is not None:
-        write_text(document, _with_table(document, found))
     return not missed
+
+
+def _write(lines: list[dict[str, Any]], out: Path | None, document: Path | None) -> None:
+    """After each benchmark: a run that is cut off keeps what it has."""
+    if out is not None:
+        write_text(out, json.dumps(lines, indent=1) + "\n")
+    if document is not None:
+        write_text(document, _with_table(document, lines))
 
 
 def _known(out: Path | None) -> list[dict[str, Any]]:

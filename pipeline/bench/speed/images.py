@@ -27,8 +27,8 @@ PHOTOGRAPH = (500, 375)
 def bench_images(quick: bool, models: Path, work: Path) -> Iterator[Line]:
     """Predictions and embeddings (the whole image, and RoIAlign of its cells) of pictures in files."""
     for name, number, size, target, kind in (
-        (clip_of_size("ViT-B-32", work), 32 if quick else 256, PHOTOGRAPH, 0.9, "ViT-B-32, JPEG 500 x 375"),
-        (f"local-dir:{models / 'clip'}", 256 if quick else 2048, (128, 128), 0.6, "tiny CLIP, JPEG 128 x 128"),
+        (clip_of_size("ViT-B-32", work), 32 if quick else 128, PHOTOGRAPH, 0.9, "ViT-B-32, JPEG 500 x 375"),
+        (f"local-dir:{models / 'clip'}", 256 if quick else 1024, (128, 128), 0.6, "tiny CLIP, JPEG 128 x 128"),
     ):
         folder = written(work / f"pictures-{number}-{size[0]}", number, size)
         whole, bare = [], []

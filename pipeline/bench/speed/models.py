@@ -112,7 +112,7 @@ def owlv2_of_size(work: Path) -> str:
                 "image_size": SIDE,
                 "patch_size": 16,
             },
-            projection_dim=192,
+            projection_dim=text["hidden_size"],
         )
     )
     network.save_pretrained(folder)
