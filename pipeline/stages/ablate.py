@@ -19,6 +19,7 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +36,7 @@ from pipeline.evidence.dose import Scale, natural_scale
 from pipeline.evidence.edits import apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
 from pipeline.evidence.presence import Presence, phi
-from pipeline.images import RGB
+from pipeline.images import DECODERS, RGB
 from pipeline.models.protocols import Classifier, Floats, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.models.questions import log_odds
 from pipeline.places import Place
@@ -501,7 +502,8 @@ class Pictures:
     def edited(self, edits: Sequence[Edit]) -> list[RGB]:
         """The pictures that these edits make."""
         images, donors = self.pairs([(edit.image_id, edit.spec.get("donor")) for edit in edits])
-        return [apply_edit(e.spec, image, donor) for e, image, donor in zip(edits, images, donors, strict=True)]
+        with ThreadPoolExecutor(DECODERS) as pool:
+            return list(pool.map(apply_edit, [edit.spec for edit in edits], images, donors))
 
 
 def _answers(predictions: pa.Table) -> dict[str, Answer]:
