@@ -422,8 +422,8 @@ def top_k_gaps(
     null = {name: np.full((n_classes, n_cues), np.nan) for name in ("null_pa_gap_top_k", "null_hr_gap_top_k")}
     for c in range(n_classes):
         for name, members in (("null_pa_gap_top_k", y == c), ("null_hr_gap_top_k", of_other_class(y, c, too))):
-            taken = np.count_nonzero(p[members] == c)
-            null[name][c] = spurlens.expected_by_luck(taken, np.count_nonzero(members), n_cues, k)
+            taken = int((p[members] == c).sum())
+            null[name][c] = spurlens.expected_by_luck(taken, int(members.sum()), n_cues, k)
     return {"pa_gap_top_k": pa, "hr_gap_top_k": hr, **null}
 
 
