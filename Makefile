@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/cuescope demo
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 quick: .venv/ready
 	$(BIN)/pytest -m "not slow"

@@ -20,6 +20,12 @@ settings.register_profile("cuescope", deadline=None)  # a busy machine is no fau
 settings.load_profile("cuescope")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: at the end of a run no process waits long for the others."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def noisy_picture(rng: np.random.Generator, size: int = 48) -> np.ndarray:
     """A smooth random picture with some noise, (size, size, 3) uint8."""
     coarse = rng.integers(40, 200, (4, 4, 3)).astype(np.uint8)
