@@ -61,8 +61,15 @@ def small(value: Any) -> str:
 
 @functools.cache
 def _inflect() -> Any:
-    import inflect  # slow to import; needed only where a report is written
+    import typeguard
 
+    names = vars(typeguard)
+    checked = names["typechecked"]
+    names["typechecked"] = lambda function: function  # it rewrites inflect's source at each import, for seconds
+    try:
+        import inflect
+    finally:
+        names["typechecked"] = checked
     return inflect.engine()
 
 
