@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import datetime
+import gc
 import hashlib
 import importlib.metadata
 import inspect
@@ -161,6 +162,7 @@ def run_once(name: str, context: Context) -> Tally:
 
 def let_go() -> None:
     """Hand freed memory back to the system: allocators keep it, and the next stage's would come on top of it."""
+    gc.collect()
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
@@ -236,7 +238,6 @@ def run_pass(names: tuple[str, ...], ahead: tuple[str, ...], context: Context, n
             images = context.folder.slice("images", shards(context)[number])
             prepare_shard(**_supply(prepare_shard, context, {"images": images}))
             tallies[name] = Tally(seconds=time.perf_counter() - began)
-    let_go()
     return tallies
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -367,6 +368,10 @@ def main() -> None:
     quieten()
     try:
         app()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read it, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write goes nowhere
+        raise SystemExit(141) from None
     except UserError as error:
         print(f"cuescope: {plain(str(error))}", file=sys.stderr)  # names in it are anybody's
         raise SystemExit(2) from None

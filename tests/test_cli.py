@@ -173,3 +173,18 @@ def test_help_is_quick_because_nothing_heavy_loads() -> None:
     code = f"import sys, pipeline.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(patched_set: Path, tmp_path: Path) -> None:
+    config = configuration(tmp_path, patched_set)
+    started = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", "discover", str(config), "--dry-run", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert started.stdout is not None and started.stderr is not None
+    started.stdout.close()  # as `| head` does
+    said = started.stderr.read()
+    assert started.wait() == 141 and "Traceback" not in said and "BrokenPipe" not in said, said
