@@ -42,6 +42,7 @@ written to standard error, what was asked for to standard output. [Use it in scr
 | 2 | something for you to mend, said in one line |
 | 3 | from `diff` and `audit`: a finding is new or worse |
 | 130 | stopped from the keyboard; the same command goes on from there |
+| 141 | whoever reads the output, such as `head`, has gone |
 
 """
 
