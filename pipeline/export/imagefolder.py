@@ -18,6 +18,7 @@ from pipeline.export.sample import asked
 from pipeline.geometry import as_boxes, to_pixel_xywh
 from pipeline.images import SUFFIXES, UnreadableImage, format_of
 from pipeline.places import Place
+from pipeline.sources.items import parse_json
 from pipeline.store import replacing, write_text
 
 
@@ -92,10 +93,12 @@ def export_imagefolder(
 def _file_names(metadata: Place) -> set[str]:
     """The pictures that an earlier export put beside its metadata."""
     names: set[str] = set()
-    for line in metadata.read_text(encoding="utf-8").splitlines() if metadata.is_file() else ():
+    text = metadata.read_text(encoding="utf-8", errors="replace") if metadata.is_file() else ""
+    for line in text.splitlines():
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            names.add(str(json.loads(line)["file_name"]))
-    return {name for name in names if re.fullmatch(r"[\w-]+\.[a-z]+", name)}
+            names.add(str(parse_json(line)["file_name"]))
+    # pictures beside it alone: whoever wrote the file could name any other
+    return {name for name in names if re.fullmatch(r"[\w-]+\.[a-z]+", name) and PurePosixPath(name).suffix in SUFFIXES}
 
 
 def _objects(image: Row, findings: list[Row], find: FindBoxes, numbers: dict[str, int]) -> dict[str, list[Any]]:

@@ -22,6 +22,7 @@ from pipeline.export.sample import Plan, asked
 from pipeline.geometry import as_boxes, to_percent_xywh
 from pipeline.places import Place
 from pipeline.records import ANSWERS
+from pipeline.sources.items import parse_json
 from pipeline.store import replacing, write_text
 
 HINTS = {
@@ -240,7 +241,7 @@ def _write_batches(out: Place, tasks: list[dict[str, Any]], batch: int) -> list[
 def _is_answered(path: Place) -> bool:
     """Whether a file has the annotations of people: Label Studio's own exports have the form of our tasks."""
     try:
-        tasks = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        tasks = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else []
     except ValueError:
         return False  # cut off: nothing that could be imported
     return isinstance(tasks, list) and any(isinstance(task, dict) and task.get("annotations") for task in tasks)

@@ -66,6 +66,8 @@ def test_a_folder_with_other_files_is_left_alone_and_our_own_is_written_again(tm
     export_imagefolder(data(), tmp_path / "out")
     assert len(lines(tmp_path / "out")) == 6
     (tmp_path / "out" / "train" / "mine.txt").write_text("mine")
+    with (tmp_path / "out" / "train" / "metadata.jsonl").open("a") as written:  # a name that isn't ours, and no text
+        written.write('{"file_name": "mine.txt"}\n{"file_name": "metadata.jsonl"}\n' + "[" * 5000 + "\n")
     export_imagefolder(data(), tmp_path / "out", with_cue=1, without_cue=0, sample=0)
     (left,) = lines(tmp_path / "out")
     names = {path.name for path in (tmp_path / "out" / "train").iterdir()}
