@@ -26,7 +26,7 @@ def test_percent_boxes_come_back(found: np.ndarray) -> None:
 
 @given(boxes(), st.integers(1, 500), st.integers(1, 500))
 def test_pixel_boxes_cover_the_box_and_are_never_empty(found: np.ndarray, width: int, height: int) -> None:
-    pixels = geometry.to_pixels(found, width, height)
+    pixels = np.array(geometry.to_pixels(found, width, height)).reshape(-1, 4)
     assert (pixels[:, 2:] > pixels[:, :2]).all()
     assert (pixels[:, :2] >= 0).all() and (pixels[:, 2:] <= [width, height]).all()
     back = geometry.from_pixels(pixels, width, height)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from pipeline.evidence.geometry_edits import apply_geometry, as_strong_as
 from pipeline.evidence.masks import Mask, box_mask, foreground, grown
-from pipeline.geometry import as_boxes, to_pixels
+from pipeline.geometry import to_pixels
 from pipeline.images import RGB
 from pipeline.models import registry
 from pipeline.models.protocols import Fill
@@ -99,7 +99,7 @@ def filled(image: RGB, spec: dict[str, Any], keep: Mask) -> Mask:
     """The pixels (height, width) that a fill changes: those of its boxes, or as many in the best candidate places."""
     silhouettes = []
     cue = np.zeros(keep.shape, dtype=bool)
-    for x0, y0, x1, y1 in to_pixels(as_boxes(spec["boxes"]), keep.shape[1], keep.shape[0]):
+    for x0, y0, x1, y1 in to_pixels(spec["boxes"], keep.shape[1], keep.shape[0]):
         silhouettes.append(~(keep | cue)[y0:y1, x0:x1])
         cue[y0:y1, x0:x1] = True
     mask = cue & ~keep
@@ -120,7 +120,7 @@ def filled(image: RGB, spec: dict[str, Any], keep: Mask) -> Mask:
 def put(mask: Mask, silhouette: Mask, place: list[float]) -> None:
     """Set as many pixels of `mask` in a box as `silhouette` (h, w) has: in its form if the box is like its own."""
     height, width = mask.shape
-    (x0, y0, x1, y1), (tall, wide) = to_pixels(as_boxes([place]), width, height)[0], silhouette.shape
+    (x0, y0, x1, y1), (tall, wide) = to_pixels([place], width, height)[0], silhouette.shape
     if abs(x1 - x0 - wide) <= 1 and abs(y1 - y0 - tall) <= 1:
         x0, y0 = min(round(place[0] * width), width - wide), min(round(place[1] * height), height - tall)
         mask[y0 : y0 + tall, x0 : x0 + wide] |= silhouette
@@ -136,11 +136,16 @@ def contrast(image: RGB, mask: Mask) -> tuple[float, float]:
     """
     if not mask.any():
         return 0.0, 0.0
-    y, x, tall, wide = (cv2.boundingRect(mask.astype(np.uint8))[i] for i in (1, 0, 3, 2))
-    luma, inner = image[y : y + tall, x : x + wide] @ LUMA, mask[y : y + tall, x : x + wide]
-    across, down = inner[:, 1:] & inner[:, :-1], inner[1:] & inner[:-1]
-    slopes = np.concatenate([np.abs(np.diff(luma, axis=1))[across], np.abs(np.diff(luma, axis=0))[down]])
-    return float(luma[inner].std()), float(slopes.mean()) if len(slopes) else 0.0
+    x, y, wide, tall = cv2.boundingRect(mask.view(np.uint8))
+    inner = mask[y : y + tall, x : x + wide].view(np.uint8)
+    luma = image[y : y + tall, x : x + wide] @ LUMA
+    total, pairs = 0.0, 0
+    for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
+        both = inner[one] & inner[other]
+        if number := int(np.count_nonzero(both)):
+            total += cv2.mean(cv2.absdiff(luma[one], luma[other]), both)[0] * number
+            pairs += number
+    return float(cv2.meanStdDev(luma, mask=inner)[1][0, 0]), total / pairs if pairs else 0.0
 
 
 def unlike(found: tuple[float, float], wanted: tuple[float, float]) -> float:
@@ -155,8 +160,8 @@ def paste(image: RGB, donor: RGB, cue: Mask, source: list, target: list, keep: M
         cue: the pixels of the donor that are meant, in its box `source`.
         candidates: boxes of the donor, one of which is cut out in the form of `cue` instead of it.
     """
-    x0, y0, x1, y1 = to_pixels(as_boxes([target]), image.shape[1], image.shape[0])[0].tolist()
-    left, top, right, bottom = to_pixels(as_boxes([source]), donor.shape[1], donor.shape[0])[0].tolist()
+    x0, y0, x1, y1 = to_pixels([target], image.shape[1], image.shape[0])[0]
+    left, top, right, bottom = to_pixels([source], donor.shape[1], donor.shape[0])[0]
     form = cue[top:bottom, left:right]
     if form.mean() < LEAST_LEFT:
         form = np.ones_like(form)
@@ -176,7 +181,7 @@ def paste(image: RGB, donor: RGB, cue: Mask, source: list, target: list, keep: M
 
 def cut_out(image: RGB, box: list) -> RGB:
     """The pixels of a box."""
-    x0, y0, x1, y1 = to_pixels(as_boxes([box]), image.shape[1], image.shape[0])[0]
+    x0, y0, x1, y1 = to_pixels([box], image.shape[1], image.shape[0])[0]
     return image[y0:y1, x0:x1]
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.geometry import as_boxes, to_pixels
+from pipeline.geometry import Boxes, to_pixels
 from pipeline.images import RGB
 
 Mask = NDArray[np.bool_]  # (height, width)
@@ -35,21 +35,21 @@ LEAST_PIXELS = 16
 """Colour models of less than this many pixels say nothing."""
 
 
-def box_mask(shape: tuple[int, ...], boxes: object) -> Mask:
+def box_mask(shape: tuple[int, ...], boxes: Boxes | list[list[float]]) -> Mask:
     """The pixels (height, width) that lie in any of the boxes (n, 4), normalised xyxy."""
     mask = np.zeros(shape[:2], dtype=bool)
-    for x0, y0, x1, y1 in to_pixels(as_boxes(boxes), shape[1], shape[0]):
+    for x0, y0, x1, y1 in to_pixels(boxes, shape[1], shape[0]):
         mask[y0:y1, x0:x1] = True
     return mask
 
 
-def foreground(image: RGB, boxes: object) -> Mask:
+def foreground(image: RGB, boxes: Boxes | list[list[float]]) -> Mask:
     """The pixels (height, width) of the things in these boxes (n, 4), normalised xyxy; a pure function of both.
 
     Where GrabCut's result is implausible (see PLAUSIBLE and TIGHT) all pixels of the box.
     """
     mask = np.zeros(image.shape[:2], dtype=bool)
-    for x0, y0, x1, y1 in to_pixels(as_boxes(boxes), image.shape[1], image.shape[0]).tolist():
+    for x0, y0, x1, y1 in to_pixels(boxes, image.shape[1], image.shape[0]):
         mask[y0:y1, x0:x1] |= _thing(image, x0, y0, x1, y1)
     return mask
 

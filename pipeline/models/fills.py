@@ -212,12 +212,19 @@ def _best_shift(
         return int(dy[0]), int(dx[0])
     step = max(len(ry) // 200, 1)
     ry, rx = ry[::step] + part.rows.start, rx[::step] + part.columns.start
-    there_y, there_x = ry + dy[:, None], rx + dx[:, None]
-    usable = (there_y >= 0) & (there_y < height) & (there_x >= 0) & (there_x < width)
-    there_y, there_x = there_y.clip(0, height - 1), there_x.clip(0, width - 1)
-    usable &= ~mask[there_y, there_x]
-    difference = image[there_y, there_x].astype(np.float32) - image[ry, rx].astype(np.float32)
-    cost = (np.square(difference).mean(axis=2) * usable).sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
-    cost[~usable.any(axis=1)] = np.inf
+    # a frame of masked pixels, as wide as the ring may reach beyond the picture, stands for what lies outside
+    reach = 2
+    usable = cv2.copyMakeBorder((~mask).astype(np.uint8), *4 * (reach,), cv2.BORDER_CONSTANT, value=0)
+    framed = cv2.copyMakeBorder(image, *4 * (reach,), cv2.BORDER_CONSTANT, value=0).astype(np.int32)
+    wide = width + 2 * reach
+    there = ((dy + reach) * wide + dx + reach)[:, None] + (ry * wide + rx)
+    known = usable.ravel().take(there).astype(np.int32)
+    count = known.sum(axis=1)
+    cost = np.zeros(len(dy))
+    for channel in range(3):
+        difference = framed[..., channel].ravel().take(there) - image[ry, rx, channel]
+        cost += np.einsum("sp,sp,sp->s", known, difference, difference)
+    cost /= np.maximum(count, 1)
+    cost[count == 0] = np.inf
     best = int(cost.argmin())
     return int(dy[best]), int(dx[best])

@@ -19,7 +19,7 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +35,9 @@ from pipeline.evidence.boxes import of_images
 from pipeline.evidence.dose import Scale, natural_scale
 from pipeline.evidence.edits import apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
+from pipeline.evidence.making import made
 from pipeline.evidence.presence import Presence, phi
-from pipeline.images import DECODERS, RGB
+from pipeline.images import RGB
 from pipeline.models.protocols import Classifier, Floats, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.models.questions import log_odds
 from pipeline.places import Place
@@ -213,7 +214,8 @@ def measure_doses(
     missing = [edits[edit_id] for edit_id in sorted(edits) if edit_id not in known]
     for first in range(0, len(missing), CHUNK):
         chunk = missing[first : first + CHUNK]
-        seen = {"image_id": [e.edit_id for e in chunk], "embedding": list(encoder.images(pictures.edited(chunk)))}
+        with pictures.edited(chunk) as coming:
+            seen = {"image_id": [e.edit_id for e in chunk], "embedding": list(encoder.images(coming))}
         shelf.add(seen["image_id"], pa.table(seen, schema=SCHEMAS["embeddings"]))
         count("dose", len(chunk))
     stored = shelf.read(sorted(edits))
@@ -420,7 +422,8 @@ class Bench:
         self.progress(self.total, self.total)
 
     def _show_chunk(self, chunk: list[tuple[str, str, Edit]]) -> None:
-        logits = self._logits(self.pictures.edited([edit for _, _, edit in chunk]), [label for _, label, _ in chunk])
+        with self.pictures.edited([edit for _, _, edit in chunk]) as coming:
+            logits = self._logits(coming, [label for _, label, _ in chunk])
         self.count("ablate", len(chunk))
         rows = {
             "image_id": [key for key, _, _ in chunk],
@@ -430,7 +433,7 @@ class Bench:
         }
         self.shelf.add(rows["image_id"], pa.table(rows, schema=SCHEMAS["predictions"]))
 
-    def _logits(self, pictures: list[RGB], labels: list[str]) -> Floats:
+    def _logits(self, pictures: Sequence[RGB], labels: list[str]) -> Floats:
         if isinstance(self.model, YesNoModel):
             about = [[self.classes.index(label)] for label in labels]
             return log_odds(self.model.answers(pictures, every=False, about=about), self.model.counts)
@@ -499,11 +502,10 @@ class Pictures:
         known = self.read([i for pair in ids for i in pair if i is not None])
         return [known[i] for i, _ in ids], [known[d] if d is not None else None for _, d in ids]
 
-    def edited(self, edits: Sequence[Edit]) -> list[RGB]:
+    def edited(self, edits: Sequence[Edit]) -> AbstractContextManager[Sequence[RGB]]:
         """The pictures that these edits make."""
         images, donors = self.pairs([(edit.image_id, edit.spec.get("donor")) for edit in edits])
-        with ThreadPoolExecutor(DECODERS) as pool:
-            return list(pool.map(apply_edit, [edit.spec for edit in edits], images, donors))
+        return made([edit.spec for edit in edits], images, donors)
 
 
 def _answers(predictions: pa.Table) -> dict[str, Answer]:

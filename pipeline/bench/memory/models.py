@@ -57,7 +57,7 @@ class Histograms:
         found = []
         for image, mine in zip(images, boxes, strict=True):
             shown = np.eye(BINS, dtype=np.float32)[_bins(image)]
-            x0, y0, x1, y1 = to_pixels(mine, image.shape[1], image.shape[0]).T[..., None]
+            x0, y0, x1, y1 = np.array(to_pixels(mine, image.shape[1], image.shape[0])).reshape(-1, 4).T[..., None]
             rows, columns = (np.arange(side)[None, :] for side in image.shape[:2])
             of_rows = np.tensordot(((rows >= y0) & (rows < y1)).astype(np.float32), shown, axes=1)
             inside = ((columns >= x0) & (columns < x1)).astype(np.float32)

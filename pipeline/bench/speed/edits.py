@@ -9,8 +9,8 @@ import numpy as np
 
 from pipeline.bench.speed.lines import Line, ratio_of
 from pipeline.bench.speed.models import clip_of_size, pictures
-from pipeline.evidence.edits import apply_edit
 from pipeline.evidence.experiments import MASK
+from pipeline.evidence.making import made
 from pipeline.evidence.masks import _grabcut
 from pipeline.models.open_clip_model import open_clip_classifier
 
@@ -33,7 +33,8 @@ def bench_edits(quick: bool, models: Path, work: Path) -> Iterator[Line]:
 
         def edited() -> None:
             _grabcut.cache_clear()  # each run is a first one
-            model.logits([apply_edit(*one) for one in asked])  # noqa: B023
+            with made(*zip(*asked, strict=True)) as coming:  # noqa: B023
+                model.logits(coming)  # noqa: B023
 
         ratio, mine, _ = ratio_of(edited, lambda: model.logits(plain))  # noqa: B023
         said = f"{number} pictures, {EACH} edits each"

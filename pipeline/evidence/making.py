@@ -1,0 +1,42 @@
+"""Edited pictures that are still being made when a model starts to look at the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, overload
+
+from pipeline.evidence.edits import apply_edit
+from pipeline.images import DECODERS, RGB
+
+
+class Coming(Sequence[RGB]):
+    """Pictures by number, or some by a slice; whoever asks for one waits for it."""
+
+    def __init__(self, pictures: list[Future[RGB]]) -> None:
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    @overload
+    def __getitem__(self, index: int) -> RGB: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RGB]: ...
+    def __getitem__(self, index: int | slice) -> RGB | list[RGB]:
+        if isinstance(index, slice):
+            return [picture.result() for picture in self._pictures[index]]
+        return self._pictures[index].result()
+
+
+@contextmanager
+def made(
+    specs: Sequence[dict[str, Any]], images: Sequence[RGB], donors: Sequence[RGB | None]
+) -> Iterator[Sequence[RGB]]:
+    """The pictures that these specifications make of these pictures and donors, in order, made on a few threads."""
+    pool = ThreadPoolExecutor(DECODERS)
+    try:
+        yield Coming([pool.submit(apply_edit, *one) for one in zip(specs, images, donors, strict=True)])
+    finally:  # a model that stops in the middle waits for no more of them
+        pool.shutdown(cancel_futures=True)
