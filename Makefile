@@ -1,8 +1,8 @@
-# Words to remember: demo, test, check, quick, docs. Each sets up what it needs: a virtual environment in .venv, pinned.
+# Words to remember: demo, test, release, check, quick, docs. Each sets up what it needs: a virtual environment in .venv, pinned.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test quick check docs format clean
+.PHONY: demo test release quick check docs format clean
 
 demo: .venv/ready
 	$(BIN)/cuescope demo
@@ -10,8 +10,11 @@ demo: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+release: .venv/ready # what `make test` leaves out, before a release
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m release
+
 quick: .venv/ready
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not release and not tools"
 
 check: .venv/ready
 	$(BIN)/ruff check .

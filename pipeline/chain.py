@@ -163,6 +163,10 @@ def run_once(name: str, context: Context) -> Tally:
 def let_go() -> None:
     """Hand freed memory back to the system: allocators keep it, and the next stage's would come on top of it."""
     gc.collect()
+    _give_back()
+
+
+def _give_back() -> None:
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
@@ -238,6 +242,7 @@ def run_pass(names: tuple[str, ...], ahead: tuple[str, ...], context: Context, n
             images = context.folder.slice("images", shards(context)[number])
             prepare_shard(**_supply(prepare_shard, context, {"images": images}))
             tallies[name] = Tally(seconds=time.perf_counter() - began)
+    _give_back()
     return tallies
 
 
@@ -265,8 +270,8 @@ def gather(name: str, context: Context, tallies: list[Tally]) -> None:
                 "as s3://BUCKET/FOLDER."
             )
         context.folder.write(table, shelf.read_in_parts(ids))
-    let_go()
     read_keys.cache_clear()  # they are asked for again by none of the stages to come, or hardly
+    let_go()
 
 
 def preflight(audit: Audit, out: Place) -> tuple[Context, dict[str, Any]]:

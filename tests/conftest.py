@@ -22,7 +22,7 @@ settings.load_profile("cuescope")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: at the end of a run no process waits long for the others."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("release")}
     items.sort(key=lambda item: item.path not in slow)
 
 

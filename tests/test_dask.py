@@ -27,6 +27,7 @@ def local(patched_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return tables(folder / "A")
 
 
+@pytest.mark.release
 def test_workers_of_its_own_give_the_same_tables(local: dict[str, bytes], patched_set: Path, tmp_path: Path) -> None:
     config = configuration(tmp_path, patched_set, shard=24)
     done = cuescope("discover", config, "--out", tmp_path / "A", "--runner", "dask:2", PREFECT_HOME=str(tmp_path / "p"))

@@ -24,7 +24,7 @@ from tests import planted_models as planted
 from tests.mllm_server import NAME, MllmServer
 from tests.planted_models import CLASSES, CUES, MODELS, PER_CLASS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.release
 
 TOLERANCE = 1e-5
 """Of a probability of Yes from an endpoint, and of what is made of them: a batch of one isn't computed as larger ones

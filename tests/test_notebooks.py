@@ -37,9 +37,12 @@ def execute(name: str) -> nbformat.NotebookNode:
     return notebook
 
 
+OTHERS = ("reading_a_finding", "labelers_in_the_loop", "spurlens_multimodal")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("name", ("quickstart", "reading_a_finding", "labelers_in_the_loop", "spurlens_multimodal"))
+@pytest.mark.parametrize("name", ["quickstart", *(pytest.param(name, marks=pytest.mark.release) for name in OTHERS)])
 def test_a_notebook_runs_and_its_claims_hold(name: str) -> None:
     """Each asserts what it claims; the first leaves the demo's audit for those after it."""
     notebook = execute(f"{name}.ipynb")
@@ -48,7 +51,7 @@ def test_a_notebook_runs_and_its_claims_hold(name: str) -> None:
     assert paths_in(notebook) == []
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.timeout(1500)
 def test_planted_cues_come_first_on_real_photographs() -> None:
     """The walkthrough's own last cell asserts it; here the whole notebook is executed and must get that far."""

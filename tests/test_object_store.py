@@ -71,7 +71,7 @@ def plain(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert last.startswith("cuescope: ") and all(word in last for word in words), last
 
 
-@pytest.mark.parametrize("scheme", ["memory", "file"])
+@pytest.mark.parametrize("scheme", ["file", pytest.param("memory", marks=pytest.mark.release)])
 def test_any_scheme_gives_the_same_tables(scheme: str, local: dict[str, bytes], pictures: Path, tmp_path: Path) -> None:
     base = f"{scheme}://{tmp_path}"
     result = discover(Audit.from_yaml(config_of(tmp_path, pictures, f"{base}/cache")), f"{base}/audits/A")
@@ -114,6 +114,7 @@ def test_the_commands_on_a_bucket(local: dict[str, bytes], pictures: Path, tmp_p
     assert not any(b"SECRET" in text or b"AWS_" in text for text in texts)
 
 
+@pytest.mark.release
 def test_kill_9_and_the_same_command(local: dict[str, bytes], pictures: Path, tmp_path: Path, root: str) -> None:
     config = config_of(tmp_path, pictures, f"{root}/cache")
     for stage in ("predict", "cluster", "ablate"):  # each attempt is killed in the stage after it
@@ -229,6 +230,7 @@ def cluster(tmp_path: Path, server: dict[str, str]) -> Iterator[tuple[str, list[
         process.wait()
 
 
+@pytest.mark.release
 def test_workers_that_share_no_disk(
     local: dict[str, bytes], pictures: Path, tmp_path: Path, root: str, cluster: tuple[str, list[Path]]
 ) -> None:

@@ -64,7 +64,9 @@ def kill_during(stage: str, config: Path, out: Path) -> None:
     process.stderr.close()
 
 
-@pytest.mark.parametrize("stage", ["caption", "cluster", "ablate", "report"])  # tests/chaos kills at many more places
+@pytest.mark.parametrize(
+    "stage", ["caption", "ablate", *(pytest.param(name, marks=pytest.mark.release) for name in ("cluster", "report"))]
+)  # tests/chaos kills at many more places
 def test_a_killed_run_goes_on(stage: str, patched_set: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     config = configuration(tmp_path, patched_set)
     kill_during(stage, config, tmp_path / "A")

@@ -33,7 +33,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("prefect", ["--prefect", "--no-prefect"])
+@pytest.mark.parametrize("prefect", ["--no-prefect", pytest.param("--prefect", marks=pytest.mark.release)])
 def test_each_look_at_the_clock_is_years_off(
     prefect: str, configured: Callable[..., Path], whole: Whole, tmp_path: Path
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_full_disk(full: str, run: Harness, configured: Callable[..., Path], w
         assert {file: file.read_bytes() for file in kept} == kept
 
 
+@pytest.mark.release
 def test_a_full_disk_under_prefect(configured: Callable[..., Path], tmp_path: Path) -> None:
     """The line is the last one, and a task isn't tried again."""
     config, disk = configured(tmp_path), tmp_path / "cache"

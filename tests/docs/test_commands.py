@@ -346,7 +346,13 @@ RUNNABLE = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, id=p.stem, marks=[] if p.stem in ("README", "tutorial") else pytest.mark.release)
+        for p in RUNNABLE
+    ],
+)
 def test_a_page_can_be_followed(
     page: Path, sandbox: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:

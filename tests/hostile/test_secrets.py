@@ -118,7 +118,10 @@ def assert_clean(folder: Path, *runs: subprocess.CompletedProcess[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheduler", ["--no-prefect", ""], ids=["direct", "prefect"])
+@pytest.mark.parametrize(
+    "scheduler",
+    [pytest.param("--no-prefect", id="direct"), pytest.param("", id="prefect", marks=pytest.mark.release)],
+)
 def test_nothing_that_a_run_leaves_holds_a_key(signed: Any, tmp_path: Path, scheduler: str) -> None:
     echo = json.dumps({"attributes": [{"name": f"red patch {KEY}", "type": "Background", "reason": KEY}]})
     with Server() as server:

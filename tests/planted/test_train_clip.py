@@ -196,13 +196,13 @@ def quality() -> dict:
     return evaluate_clip(SHIPPED, seed=11, n=1500)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_shipped_clip_knows_attributes_and_backgrounds_of_worlds_it_never_saw(quality):
     assert quality["background_top1"] >= 0.95
     assert quality["attribute_auc"] >= 0.95
     assert sum(f.stat().st_size for f in SHIPPED.iterdir()) <= 8e6
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_shipped_clip_names_single_objects_of_worlds_it_never_saw(quality):
     assert quality["single_top1"] >= 0.95

@@ -150,13 +150,13 @@ def quality() -> dict:
     return evaluate_detector(MODELS / "detector", MODELS / "clip", seed=11, n=800)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_shipped_detector_is_small_and_has_learned_every_word(quality):
     assert set(quality["ap50_by_word"]) == {data.PHRASES[w] for w in detector.vocabulary()}
     assert min(quality["ap50_by_word"].values()) > 0.2
     assert (MODELS / "detector" / detector.FILE).stat().st_size <= 8.5e6
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_shipped_detector_finds_things_in_scenes_it_never_saw(quality):
     assert quality["map50"] >= 0.90

@@ -246,7 +246,7 @@ def quality():
     return mllm.evaluate_mllm(SHIPPED, seed=1, n=500)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_shipped_model_answers_rightly_on_worlds_it_never_saw(quality):
     assert quality["answers"] >= 0.95
     assert quality["answers_spurlens"] >= 0.95
@@ -255,6 +255,6 @@ def test_the_shipped_model_answers_rightly_on_worlds_it_never_saw(quality):
     assert sum(f.stat().st_size for f in SHIPPED.iterdir()) <= 7e6
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_shipped_model_names_what_is_in_worlds_it_never_saw(quality):
     assert quality["caption_recall"] >= 0.90
