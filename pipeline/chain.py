@@ -10,7 +10,6 @@ tests and --no-prefect) or as Prefect tasks (flows/discover.py), by the same `ru
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime
 import gc
 import hashlib
@@ -52,7 +51,7 @@ from pipeline.stages import (
     rank,
     report,
 )
-from pipeline.store import GROUP, AuditFolder, Shelf, explained, key_of, length, read_keys, sweep, whole
+from pipeline.store import GROUP, AuditFolder, Shelf, explained, give_back, key_of, length, read_keys, sweep, whole
 from pipeline.verdicts import kept
 
 
@@ -161,15 +160,9 @@ def run_once(name: str, context: Context) -> Tally:
 
 
 def let_go() -> None:
-    """Hand freed memory back to the system: allocators keep it, and the next stage's would come on top of it."""
+    """Free what a stage left in cycles, and hand all of it back."""
     gc.collect()
-    _give_back()
-
-
-def _give_back() -> None:
-    pa.default_memory_pool().release_unused()
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
 
 
 def _shelves(name: str, context: Context) -> dict[str, Shelf]:
@@ -242,7 +235,7 @@ def run_pass(names: tuple[str, ...], ahead: tuple[str, ...], context: Context, n
             images = context.folder.slice("images", shards(context)[number])
             prepare_shard(**_supply(prepare_shard, context, {"images": images}))
             tallies[name] = Tally(seconds=time.perf_counter() - began)
-    _give_back()
+    give_back()
     return tallies
 
 
@@ -292,6 +285,7 @@ def preflight(audit: Audit, out: Place) -> tuple[Context, dict[str, Any]]:
     context = Context(audit, folder)
     for store in (context.cache, context.verdicts):
         store.exists()  # says so now if it can't be reached
+    read_keys.cache_clear()  # the cache may have been deleted since an audit in this process, as in a notebook
     found, first = set[str](), None
     for item in context.source:
         first = first or item

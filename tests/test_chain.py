@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -83,6 +84,13 @@ def test_a_fresh_cache_gives_the_same_bytes(first, patched_set: Path, tmp_path: 
     _, result = first
     again = discover(audit_of(patched_set, tmp_path / "cache"), tmp_path / "audit")
     assert tables(again.path) == tables(result.path)
+
+
+def test_a_cache_deleted_between_two_audits_of_a_process_is_filled_again(patched_set: Path, tmp_path: Path) -> None:
+    audit = audit_of(patched_set, tmp_path / "cache", ablate={"fills": ["mean"], "images": 8, "budget": 200})
+    before = discover(audit, tmp_path / "A")
+    shutil.rmtree(tmp_path / "cache")
+    assert tables(discover(audit, tmp_path / "B").path) == tables(before.path)
 
 
 def test_a_model_without_the_leaning_has_no_confirmed_finding(patched_set: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,6 +10,9 @@ from typing import Any, overload
 
 from pipeline.evidence.edits import apply_edit
 from pipeline.images import DECODERS, RGB
+
+MAKERS = max(min((os.cpu_count() or 1) // 2, DECODERS), 1)
+"""Threads that make edits: half of the cores at most, for a model on the CPU needs them too."""
 
 
 class Coming(Sequence[RGB]):
@@ -34,8 +38,8 @@ class Coming(Sequence[RGB]):
 def made(
     specs: Sequence[dict[str, Any]], images: Sequence[RGB], donors: Sequence[RGB | None]
 ) -> Iterator[Sequence[RGB]]:
-    """The pictures that these specifications make of these pictures and donors, in order, made on a few threads."""
-    pool = ThreadPoolExecutor(DECODERS)
+    """The pictures that these specifications make of these pictures and donors, in order, made on MAKERS threads."""
+    pool = ThreadPoolExecutor(MAKERS)
     try:
         yield Coming([pool.submit(apply_edit, *one) for one in zip(specs, images, donors, strict=True)])
     finally:  # a model that stops in the middle waits for no more of them
