@@ -171,7 +171,9 @@ class Files:
 
     def version(self, name: str) -> str:
         """Something that changes when the file does, as far as its file system tells."""
-        address = self.address(name)
+        return self._version_at(self.address(name))
+
+    def _version_at(self, address: str) -> str:
         if not is_url(address):
             status = os.stat(address)
             return f"{status.st_mtime_ns}-{status.st_size}"
@@ -182,7 +184,8 @@ class Files:
     def stamp(self, name: str) -> str:
         """Of a file on this machine its size and time of change; empty where only reading could tell of a change."""
         try:
-            return self.version(name) if not is_url(self.address(name)) else ""
+            address = self.address(name)
+            return "" if is_url(address) else self._version_at(address)
         except OSError:
             return ""
 
