@@ -1,4 +1,4 @@
-"""Telemetry off and dependencies quiet, for this process and those it starts. Values that the user set stand."""
+"""Telemetry off, dependencies quiet and lean, for this process and those it starts. Values that the user set stand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ DEFAULTS = {
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # its own keeps what was freed; this one gives it back when asked
     "YOLO_OFFLINE": "true",
     "YOLO_AUTOINSTALL": "false",
     "YOLO_VERBOSE": "false",

@@ -78,7 +78,7 @@ def of_images(rows: Parts, columns: Sequence[str], ids: Collection[str] | None) 
 
 
 class BoxFinder:
-    """Boxes by image, from the tables `detections`, `regions` and `assignments`: of some images, or of all.
+    """Boxes of these cues by image, from the tables `detections`, `regions` and `assignments`: of some images or all.
 
     What it holds grows with the images that it is asked for, not with the audit's.
     """
@@ -94,6 +94,8 @@ class BoxFinder:
         self.has_detector = length(detections) > 0
         self._thresholds = {row["cue_id"]: row["threshold"] for row in cues}
         self._seen, self._clustered = _Groups(), _Groups()
+        clusters = [int(name) for row in cues for kind, _, name in [row["cue_id"].partition(":")] if kind == "cluster"]
+        asked = pa.array(clusters, pa.int64())
         for part in of_images(detections, ("image_id", "phrase", "score", "box"), ids):
             part = undisputed(part)
             self._seen.add(part["image_id"], part["phrase"], part["score"], box_array(part["box"]))
@@ -103,6 +105,7 @@ class BoxFinder:
             of_images(regions, ("region_id", "image_id", "box"), ids) if length(assignments) else [None],
             strict=True,
         ):
+            part = part.filter(pa.compute.is_in(part["cluster"], value_set=asked))
             if places is not None and len(part):
                 row = pa.compute.index_in(part["region_id"], value_set=places["region_id"].combine_chunks()).to_numpy()
                 boxes = box_array(places["box"])[row]
@@ -134,23 +137,25 @@ class _Groups:
     def __init__(self) -> None:
         self._images: dict[str, int] = {}
         self._names: dict[Any, int] = {}
-        self._parts: list[tuple[NDArray, ...]] = []
+        self._columns: tuple[list[NDArray], ...] = ([], [], [], [])  # image, name, score, box: a piece a part
 
     def add(self, image: pa.ChunkedArray, name: pa.ChunkedArray, score: pa.ChunkedArray, boxes: Boxes) -> None:
         """More rows."""
         codes = (_numbered(image, self._images), _numbered(name, self._names))
-        self._parts.append((*codes, score.to_numpy().astype(np.float64), boxes))
+        added = (*codes, score.to_numpy().astype(np.float64), boxes)
+        for pieces, values in zip(self._columns, added, strict=True):
+            pieces.append(values)
 
     @functools.cached_property
-    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], Boxes]:
+    def _sorted(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64], Boxes]:
         """Keys, places in the order added, scores and boxes, by key."""
-        if not self._parts:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), as_boxes([])
-        image, name, score, boxes = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        self._parts.clear()
-        key = image.astype(np.int64) * len(self._names) + name
-        order = np.argsort(key, kind="stable")
-        return key[order], order, score[order], boxes[order]
+        if not self._columns[0]:
+            return np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0), as_boxes([])
+        key = _taken(self._columns[0]).astype(np.int64)
+        key *= len(self._names)
+        key += _taken(self._columns[1])
+        order = np.argsort(key, kind="stable").astype(np.int32)
+        return key[order], order, _taken(self._columns[2])[order], _taken(self._columns[3])[order]
 
     def of(self, image_id: str, name: object = None) -> tuple[NDArray[np.float64], Boxes]:
         """Those of an image and a name; of all names, in the order added, if none is given."""
@@ -165,6 +170,13 @@ class _Groups:
             return score[rows], boxes[rows]
         order = np.argsort(place[rows])
         return score[rows][order], boxes[rows][order]
+
+
+def _taken(pieces: list[NDArray]) -> NDArray:
+    """All of a column, whose pieces are let go of."""
+    column = np.concatenate(pieces)
+    pieces.clear()
+    return column
 
 
 def _numbered(column: pa.ChunkedArray, known: dict[Any, int]) -> NDArray[np.int32]:

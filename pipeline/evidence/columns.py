@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from pipeline.places import Place
 
 IN_MEMORY = 1 << 23
-"""Bytes of an array that is held in memory, and of a block of columns that is worked on at a time."""
+"""Bytes of an array that is held in memory."""
+BLOCK = 1 << 21
+"""Bytes of the columns that are worked on at a time."""
 
 
 def scratch(images: int, cues: int, folder: Place, value: float = 0.0) -> NDArray[np.float64]:
@@ -38,7 +40,7 @@ def release(array: NDArray) -> None:
 
 
 def blocks(images: int, cues: int) -> Iterator[slice]:
-    """The columns of an array (images, cues) of eight bytes, as many at a time as are held in memory."""
-    step = max(1, IN_MEMORY // max(8 * images, 1))
+    """The columns of an array (images, cues) of eight bytes, as many at a time as fit BLOCK."""
+    step = max(1, BLOCK // max(8 * images, 1))
     for first in range(0, cues, step):
         yield slice(first, min(first + step, cues))

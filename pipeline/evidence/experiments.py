@@ -141,7 +141,8 @@ class Planner:
         self._estimation = np.flatnonzero((split == "estimation") | audit.no_split)
         self.selection = [self.ids[n] for n in np.flatnonzero((split == "selection") | audit.no_split).tolist()]
         self.estimation = [self.ids[n] for n in self._estimation.tolist()]
-        known = Presence.of(presence, [*self.cues], self.cues if scored is None else scored)
+        self._scored = sorted(self.cues if scored is None else scored)
+        known = Presence.of(presence, [*self.cues], self._scored)
         self._present = known.present
         self._column = {row: number for number, row in enumerate(self.cues)}
         self.score: Callable[[str, str], float] = lambda i, cue: float(known.scores[cue][at[i]])
@@ -149,8 +150,8 @@ class Planner:
 
     @functools.cached_property
     def boxes(self) -> BoxFinder:
-        """The boxes of the images that may be asked for."""
-        return BoxFinder(list(self.cues.values()), *self._tables, self.looked_up)
+        """The boxes of the cues and the images that may be asked for."""
+        return BoxFinder([self.cues[cue_id] for cue_id in self._scored], *self._tables, self.looked_up)
 
     def subjects(self, label: str, cue_id: str, removal: bool) -> list[str]:
         """Pictures of the estimation half: of the class with the cue (removal), or of other classes without it."""

@@ -42,7 +42,7 @@ from pipeline.verdicts.settled import name_of
 NEUTRAL = ("a photo", "a picture", "an image of a scene")
 TEMPLATES = ("{}", "a photo with {}", "a photo of {}")
 TWO_HUMPS = 0.75
-PHI_ROWS = 1 << 15
+PHI_ROWS = 1 << 12
 NOTHING: Mapping[str, Mapping[str, bool]] = {}
 DETECTION_RANGE = (0.2, 0.6)
 """A detection threshold stays in this range, whatever the scores: below it everything, above it nothing, is present."""

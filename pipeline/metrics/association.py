@@ -17,7 +17,7 @@ from pipeline.metrics.intervals import Interval, log_odds_ratio, newcombe_differ
 
 Reals = NDArray[np.float64]
 
-BLOCK = 1 << 23
+BLOCK = 1 << 21
 """Bytes of presence as numbers that are held at a time."""
 
 

@@ -91,7 +91,7 @@ class ClipSource:
     def _load(self, device: str) -> LoadedClip:
         import open_clip
 
-        from pipeline.models.attention_pool import quicken
+        from pipeline.models.fast_tower import fold, quicken
 
         if self.pretrained and not self.name.startswith((LOCAL, HUB)):
             _check_tag(self.name, self.pretrained)
@@ -119,8 +119,8 @@ class ClipSource:
             raise UserError(f"The open_clip model {self._words()} can't be loaded: {reason} {self._hint()}") from error
         finally:
             logging.disable(logging.NOTSET)
-        quicken(model.visual)
-        return LoadedClip(model.eval(), preprocess, tokenizer, device, self.precision)
+        fold(quicken(model.eval().visual))
+        return LoadedClip(model, preprocess, tokenizer, device, self.precision)
 
     def _hint(self) -> str:
         import open_clip

@@ -176,21 +176,21 @@ def measure_doses(
     """
     if encoder is None or not length(embeddings):
         return {}, []
-    ids: list[str] = images["image_id"].to_pylist()
-    rows = np.arange(len(ids))
-    if len(ids) > SCALE_IMAGES:
-        rows = np.sort(in_order(range(len(ids)), ids, audit.seed, "dose")[:SCALE_IMAGES])
+    rows = np.arange(len(images))
+    if len(images) > SCALE_IMAGES:
+        rows = np.sort(in_order(rows.tolist(), images["image_id"].to_pylist(), audit.seed, "dose")[:SCALE_IMAGES])
         skip(
-            f"{len(ids) - SCALE_IMAGES} images when the natural doses of cues are measured",
+            f"{len(images) - SCALE_IMAGES} images when the natural doses of cues are measured",
             f"they are measured on a sample of {SCALE_IMAGES} images",
         )
-    labels = np.array(images["label"].to_pylist())[rows]
-    selection = np.array(images["split"].to_pylist())[rows] == "selection" if not audit.no_split else rows >= 0
+    sample = images.select(["image_id", "label", "split"]).take(rows)
+    ids = sample["image_id"].to_pylist()
+    labels = np.array(sample["label"].to_pylist())
+    selection = np.array(sample["split"].to_pylist()) == "selection" if not audit.no_split else rows >= 0
     edited = {pair.edits[0].image_id for pairs in used for pair in pairs}
-    some = {ids[n] for n in rows.tolist()} | edited
-    known_vectors = pa.concat_tables([*of_images(embeddings, ("image_id", "embedding"), some)])
+    known_vectors = pa.concat_tables([*of_images(embeddings, ("image_id", "embedding"), {*ids} | edited)])
     by_id = dict(zip(known_vectors["image_id"].to_pylist(), matrix(known_vectors["embedding"]), strict=True))
-    natural = np.stack([by_id[ids[n]] for n in rows.tolist()])
+    natural = np.stack([by_id[image_id] for image_id in ids])
     present = Presence.of(presence, cues["cue_id"].to_pylist()).present[rows]
     column = {cue_id: number for number, cue_id in enumerate(cues["cue_id"].to_pylist())}
     scales: dict[str, Scale | None] = {}
@@ -488,14 +488,12 @@ class Pictures:
     """Pictures by id, each chunk's read once."""
 
     def __init__(self, images: pa.Table, load: Callable[[pa.Table], list[RGB]]) -> None:
-        self._images = images
-        self._row = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}
-        self._load = load
+        self._images, self._load = images, load
 
     def read(self, ids: Sequence[str]) -> dict[str, RGB]:
         """The pictures of these ids."""
-        wanted = sorted(set(ids))
-        return dict(zip(wanted, self._load(self._images.take([self._row[i] for i in wanted])), strict=True))
+        (found,) = of_images(self._images, self._images.column_names, {*ids})
+        return dict(zip(found["image_id"].to_pylist(), self._load(found), strict=True))
 
     def pairs(self, ids: list[tuple[str, str | None]]) -> tuple[list[RGB], list[RGB | None]]:
         """Pictures and donors of these edits, in order."""

@@ -29,7 +29,7 @@ from pipeline.places import Place
 from pipeline.records import matrix, places, table
 from pipeline.store import Parts, batches, in_order, length
 
-VERSION = 3
+VERSION = 4
 ITERATIONS = 25
 MEMBER_QUANTILE = 0.1
 """A region belongs to a cluster's cue if it is as near the centroid as all but this share of the members."""
@@ -67,9 +67,10 @@ def cluster(
         return empty
     mean = vectors.mean(axis=0)
     centred = centre(vectors, mean, out=vectors)
+    start = far_apart(centred, ks[-1], audit.seed)
     fits = []
     for done, k in enumerate(ks):
-        centroids = spherical_kmeans(centred, k, audit.seed)
+        centroids = spherical_kmeans(centred, start[:k])
         fits.append((simplified_silhouette(centred, centroids), centroids))
         progress(done + 1, len(ks))
     centroids = max(fits, key=lambda fit: fit[0])[1]
@@ -231,24 +232,33 @@ def sweep(audit: Audit, classes: int, regions: int) -> list[int]:
     return sorted({int(k) for k in np.linspace(low, high, min(audit.cluster.sweep, high - low + 1)).round()})
 
 
-def spherical_kmeans(vectors: Floats, k: int, seed: int) -> Floats:
-    """Unit centroids (k, d) of unit vectors (n, d), every point used.
+def far_apart(vectors: Floats, k: int, seed: int) -> Floats:
+    """(k, d): of the vectors (n, d) those that k-means++ starts from (Arthur and Vassilvitskii 2007), in their order.
 
-    Started by k-means++ (Arthur and Vassilvitskii 2007), which finds small far-off groups; a random start seldom does.
+    They find small far-off groups, which a random start seldom does. The first of them are the start for a smaller k.
     """
+    return _kmeans(vectors, k, 0, seed)
+
+
+def spherical_kmeans(vectors: Floats, start: Floats) -> Floats:
+    """Unit centroids (k, d) of unit vectors (n, d), every point used, from a start (k, d)."""
+    return _kmeans(vectors, len(start), ITERATIONS, 0, start)
+
+
+def _kmeans(vectors: Floats, k: int, iterations: int, seed: int, start: Floats | None = None) -> Floats:
     import faiss
 
     fit = faiss.Kmeans(
         vectors.shape[1],
         k,
-        niter=ITERATIONS,
+        niter=iterations,
         spherical=True,
         seed=seed + 1,
         init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
         min_points_per_centroid=1,
-        max_points_per_centroid=max(len(vectors), 1),
+        max_points_per_centroid=max(len(vectors), 1),  # or FAISS would see 256 points a centroid
     )
-    fit.train(np.ascontiguousarray(vectors))  # without max_points_per_centroid FAISS would see 256 points a centroid
+    fit.train(np.ascontiguousarray(vectors), init_centroids=start)
     return np.asarray(fit.centroids, dtype=np.float32)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -325,6 +326,21 @@ def _standard_errors(interval: Interval) -> Reals:
         return interval.estimate / spread
 
 
+@dataclass(frozen=True)
+class ColoredRegions:
+    """Of each image the regions that fit a cue's words best: `boxes` (cues, images, COLORED_REGIONS, 4); where an
+    image has fewer, the others are empty."""
+
+    cues: list[int]
+    row: dict[str, int]
+    boxes: NDArray[np.float32]
+
+    def of(self, cue: int, image_id: str) -> Boxes:
+        """The boxes (n, 4) of a cue's number in an image."""
+        row = self.row.get(image_id)
+        return as_boxes([] if row is None else self.boxes[self.cues.index(cue), row])
+
+
 def colored_regions(
     cues: Cues,
     regions: Parts,
@@ -332,8 +348,8 @@ def colored_regions(
     cache: Place,
     count: Callable[[str, int], None],
     ids: Collection[str],
-) -> dict[int, dict[str, Boxes]]:
-    """Cue number to image id to the regions that fit its words best, for colours that are known in words only.
+) -> ColoredRegions:
+    """Where the colours lie that are known in words only, in these images.
 
     A cactus is green: where a colour is the object's own, these lie in the object, and the guard against core cues
     sees it. A tint of the whole picture shows everywhere.
@@ -344,21 +360,21 @@ def colored_regions(
         if row["cue_type"] == "Colorization" and row["operator"].startswith("geometry")
     ]
     if not numbers or encoder is None or not length(regions):
-        return {}
+        return ColoredRegions([], {}, np.zeros((0, 0, COLORED_REGIONS, 4), np.float32))
     words = text_embeddings(encoder, [cues.rows[number]["name"] for number in numbers], cache, count)
-    found: dict[int, dict[str, Boxes]] = {number: {} for number in numbers}
+    row = {image_id: number for number, image_id in enumerate(sorted(ids))}
+    found = np.zeros((len(numbers), len(row), COLORED_REGIONS, 4), np.float32)
     for part in of_images(regions, ("image_id", "box", "embedding"), ids):
         if not len(part):
             continue
-        fits, boxes = matrix(part["embedding"]) @ words.T, as_boxes(box_array(part["box"]))
-        of_image: dict[str, list[int]] = {}
-        for place, image_id in enumerate(part["image_id"].to_pylist()):
-            of_image.setdefault(image_id, []).append(place)
-        for image_id, mine in of_image.items():
-            for column, number in enumerate(numbers):
-                best = np.argsort(-fits[mine, column], kind="stable")[:COLORED_REGIONS]
-                found[number][image_id] = boxes[np.array(mine)[best]]
-    return found
+        fits, boxes = matrix(part["embedding"]) @ words.T, box_array(part["box"])
+        at = places(part["image_id"], row)
+        for image in np.unique(at):
+            mine = np.flatnonzero(at == image)
+            for column in range(len(numbers)):
+                best = mine[np.argsort(-fits[mine, column], kind="stable")[:COLORED_REGIONS]]
+                found[column, image, : len(best)] = boxes[best]
+    return ColoredRegions(numbers, row, found)
 
 
 def object_overlap(
@@ -366,7 +382,7 @@ def object_overlap(
     looked_up: NDArray[np.int64],
     cues: Cues,
     boxes: BoxFinder,
-    colored: dict[int, dict[str, Boxes]],
+    colored: ColoredRegions,
     audit: Audit,
     labels: NDArray,
     classes: Sequence[str],
@@ -380,11 +396,11 @@ def object_overlap(
         own = boxes.object(image_id, audit.words(classes[labels[at]]))
         if not len(own):
             continue
-        for number in (*boxed, *colored):
+        for number in (*boxed, *colored.cues):
             if not cues.present[at, number]:
                 continue
-            if number in colored:
-                found = colored[number].get(image_id, as_boxes([]))
+            if number in colored.cues:
+                found = colored.of(number, image_id)
             else:
                 found = boxes.cue(image_id, cues.rows[number]["cue_id"])
             if len(found):

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config import Audit
 from pipeline.records import SCHEMAS, matrix, table
-from pipeline.stages.cluster import centre, cluster, simplified_silhouette, spherical_kmeans
+from pipeline.stages.cluster import centre, cluster, far_apart, simplified_silhouette, spherical_kmeans
 from pipeline.store import AuditFolder, Parts
 
 N, EACH, D, KINDS = 120, 5, 8, 6
@@ -134,11 +134,21 @@ def test_k_means_sees_every_point(tables: dict[str, pa.Table]) -> None:
     many = np.concatenate([vectors] * 4) + np.random.default_rng(1).normal(0, 0.05, (4 * len(vectors), D))
     points = centre(many.astype(np.float32), many.mean(axis=0).astype(np.float32))
     assert len(points) > 2 * 2 * 256
-    centroids = spherical_kmeans(points, 2, 0)
+    centroids = spherical_kmeans(points, far_apart(points, 2, 0))
     own = (points @ centroids.T).argmax(axis=1)
     for number in range(2):
         mean = points[own == number].mean(axis=0)
         assert mean @ centroids[number] / np.linalg.norm(mean) > 1 - 1e-4
+
+
+def test_a_start_is_of_vectors_far_apart_and_its_first_are_the_start_for_a_smaller_k() -> None:
+    rng = np.random.default_rng(3)
+    groups = np.eye(D, dtype=np.float32)[:5].repeat([200, 200, 200, 200, 4], axis=0)
+    points = centre(groups + rng.normal(0, 0.001, groups.shape).astype(np.float32), np.zeros(D, np.float32))
+    start = far_apart(points, 8, 0)
+    assert ((points @ start.T).max(axis=0) > 1 - 1e-6).all()
+    assert set(start[:5].argmax(axis=1)) == set(range(5))  # the small group too
+    assert (far_apart(points, 5, 0) == start[:5]).all()
 
 
 def test_the_silhouette_is_that_of_all_points_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

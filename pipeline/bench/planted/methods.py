@@ -31,7 +31,7 @@ from pipeline.models.caption_mining import phrases
 from pipeline.models.protocols import RegionEncoder
 from pipeline.places import Place
 from pipeline.records import matrix
-from pipeline.stages.cluster import spherical_kmeans
+from pipeline.stages.cluster import far_apart, spherical_kmeans
 from pipeline.store import AuditFolder
 
 SHOWN = 10
@@ -140,6 +140,11 @@ def random(e: Evidence) -> list[Candidate]:
     return [Candidate(None, f"random {k}", e.at(rng.permutation(len(e.owner)))) for k in range(DEEPEST)]
 
 
+def k_means(vectors: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
+    """(k, d): the pipeline's own centroids."""
+    return spherical_kmeans(vectors, far_apart(vectors, k, seed))
+
+
 _CLUSTERED: dict[str, NDArray[np.int64]] = {}
 """The last audited set's: settings that share their pictures come one after another and differ in the model alone."""
 
@@ -162,7 +167,7 @@ def _ravl_clusters(e: Evidence, fit: Fit, most: int | None) -> NDArray[np.int64]
     return _CLUSTERED[key]
 
 
-def ravl_ranking(e: Evidence, fit: Fit = spherical_kmeans, most: int | None = None) -> list[Candidate]:
+def ravl_ranking(e: Evidence, fit: Fit = k_means, most: int | None = None) -> list[Candidate]:
     """Spherical k-means with RaVL's k (2|Y| to 5|Y| - 1 by the silhouette), its influence cut, filter and gap.
 
     K-medoids with a cosine distance and spherical k-means minimise the same cosine distances to one representative;

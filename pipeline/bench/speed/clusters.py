@@ -35,7 +35,8 @@ def bench_clusters(quick: bool, models: Path, work: Path) -> Iterator[Line]:
     made = round_groups(regions, d)
     ks = list(ravl.cluster_counts(LABELS))
     began = time.perf_counter()
-    fits = [cluster.spherical_kmeans(made, k, 0) for k in ks]
+    start = cluster.far_apart(made, ks[-1], 0)
+    fits = [cluster.spherical_kmeans(made, start[:k]) for k in ks]
     ours = int(np.argmax([cluster.simplified_silhouette(made, fit) for fit in fits]))
     mine = time.perf_counter() - began
     tried = ks[len(ks) // 6 :: len(ks) // 3] if quick else ks

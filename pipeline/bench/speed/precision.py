@@ -50,7 +50,7 @@ def _precisions(setting: Setting, models: Models) -> list[float]:
     rankings = [
         *(methods.findings_ranking(e, sorted(e.folder.read("findings").to_pylist(), key=worst_first))
           for e in (aligned, crops)),
-        *(methods.ravl_ranking(aligned, fit, MOST_REGIONS) for fit in (methods.spherical_kmeans, _medoids)),
+        *(methods.ravl_ranking(aligned, fit, MOST_REGIONS) for fit in (methods.k_means, _medoids)),
     ]  # fmt: skip
     return [truth.precision(ranking[0] if ranking else None) for ranking in rankings]
 

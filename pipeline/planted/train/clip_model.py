@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import UserError
-from pipeline.models.attention_pool import quicken
+from pipeline.models.fast_tower import quicken
 
 from . import data
 
