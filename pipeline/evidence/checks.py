@@ -183,11 +183,15 @@ def copies(
     split: bool,
 ) -> list[Row]:
     """Exact copies, from the quarantine; near-duplicates across classes, across halves, and within a class."""
-    rows = images.select(["image_id", "path", "label", "split", "group"]).to_pylist()
+    n = len(images)
     same, conflicts = duplicates.exact(quarantine.to_pylist())
-    groups = duplicates.conflicting(rows)
+    group = images["group"].combine_chunks().dictionary_encode()
+    of_group = group.indices.to_numpy()
+    shared = np.bincount(of_group)[of_group] > 1  # of the others no row need be a Python object
+    alike = images.select(["image_id", "path", "label", "group"]).filter(pa.array(shared)).to_pylist()
+    groups = duplicates.conflicting(alike)
     some = ", ".join(conflicts[:3])
-    given = any(not duplicates.HASH.fullmatch(one["group"]) for one in rows)
+    given = not pa.compute.all(pa.compute.match_substring_regex(group.dictionary, duplicates.HASH.pattern)).as_py()
     found = [
         row(
             "copies",
@@ -198,7 +202,7 @@ def copies(
             else "No picture stands under two labels.",
             found=bool(conflicts),
             statistic=len(conflicts),
-            n=len(rows) + len(same) + len(conflicts),
+            n=n + len(same) + len(conflicts),
         ),
         row(
             "copies",
@@ -207,7 +211,7 @@ def copies(
             if same
             else "No file is there twice.",
             statistic=len(same),
-            n=len(rows) + len(same) + len(conflicts),
+            n=n + len(same) + len(conflicts),
         ),
         row(
             "copies",
@@ -219,45 +223,53 @@ def copies(
             + (", where the data give no group of their own." if given else "."),
             found=bool(groups),
             statistic=len(groups),
-            n=len(rows),
+            n=n,
             examples=[one["image_id"] for group in groups for one in group[:2]][:SHOWN],
         ),
-        _within(rows),
+        _within(images, of_group),
     ]
-    return [*found, *([_across_halves(rows, vectors, distances)] if split else [])]
+    return [*found, *([_across_halves(images, of_group, vectors, distances)] if split else [])]
 
 
-def _within(rows: Sequence[Row]) -> Row:
-    paths = {one["path"]: one for one in rows}
-    sizes = Counter(one["group"] for one in paths.values())
-    more = len(paths) - len(sizes)
-    largest = sizes.most_common(1)[0][0] if sizes else ""
+def _within(images: pa.Table, of_group: NDArray[np.int64]) -> Row:
+    paths = images["path"].combine_chunks().dictionary_encode().indices.to_numpy()
+    _, places = np.unique(paths, return_index=True)  # a picture of several labels has a row each
+    groups, sizes = np.unique(of_group[places], return_counts=True)
+    more = len(places) - len(groups)
+    largest = places[of_group[places] == groups[sizes.argmax()]] if len(groups) else places
     return row(
         "copies",
         "near",
-        f"{len(paths):,} pictures make {len(sizes):,} groups: {more:,} are near-duplicates of another. A group counts "
-        "once in every number, and is never parted between the halves."
+        f"{len(places):,} pictures make {len(groups):,} groups: {more:,} are near-duplicates of another. A group "
+        "counts once in every number, and is never parted between the halves."
         if more
         else "No picture is a near-duplicate of another.",
-        statistic=more / max(len(paths), 1),
-        n=len(paths),
-        examples=[one["image_id"] for one in paths.values() if one["group"] == largest][:SHOWN] if more else [],
+        statistic=more / max(len(places), 1),
+        n=len(places),
+        examples=images["image_id"].take(largest[:SHOWN]).to_pylist() if more else [],
     )
 
 
-def _across_halves(rows: Sequence[Row], vectors: NDArray[np.float32] | None, distances: Sequence[float]) -> Row:
+def _across_halves(
+    images: pa.Table, of_group: NDArray[np.int64], vectors: NDArray[np.float32] | None, distances: Sequence[float]
+) -> Row:
     """Near-duplicates that the split parted: a group in both halves (the data gave the split), or nearly equal hashes.
 
     Nearly equal hashes count where the embeddings agree: plain pictures have much the same hash.
     """
-    first: dict[tuple[str, str], int] = {}
-    for place, one in enumerate(rows):
-        first.setdefault((one["group"], one["split"]), place)
-    parted = sorted(group for group, split in first if split == "selection" and (group, "estimation") in first)
-    pairs = [(first[group, "selection"], first[group, "estimation"]) for group in parted]
-    keys = list(first)
-    near = [(first[keys[a]], first[keys[b]]) for a, b, _ in duplicates.near_pairs([group for group, _ in keys])]
-    near = [(a, b) for a, b in near if rows[a]["split"] != rows[b]["split"]]
+    split = images["split"].combine_chunks().dictionary_encode()
+    halves = split.dictionary.to_pylist()
+    of_half = split.indices.to_numpy()
+    _, first = np.unique(of_group.astype(np.int64) * len(halves) + of_half, return_index=True)  # of a group in a half
+    first.sort()
+    groups = images["group"].take(first).to_pylist()
+    at: dict[str, dict[str, int]] = defaultdict(dict)
+    for number in np.flatnonzero(np.bincount(of_group[first])[of_group[first]] > 1).tolist():
+        at[groups[number]][halves[of_half[first[number]]]] = int(first[number])
+    parted = [at[group] for group in sorted(at) if {"selection", "estimation"} <= at[group].keys()]
+    pairs = [(places["selection"], places["estimation"]) for places in parted]
+    near = [(int(first[a]), int(first[b])) for a, b, _ in duplicates.near_pairs(groups)]
+    near = [(a, b) for a, b in near if of_half[a] != of_half[b]]
     how = "by their hashes"
     if near and vectors is not None and len(distances):
         apart = duplicates.cosine_distance(vectors, [a for a, _ in near], [b for _, b in near])
@@ -271,10 +283,10 @@ def _across_halves(rows: Sequence[Row], vectors: NDArray[np.float32] | None, dis
         "tested on pictures that are not quite new."
         if pairs
         else "No near-duplicates stand in different halves.",
-        found=len(pairs) > len(rows) / 200,  # one image in a hundred changes no estimate by more than a point
+        found=len(pairs) > len(images) / 200,  # one image in a hundred changes no estimate by more than a point
         statistic=len(pairs),
-        n=len(rows),
-        examples=[rows[place]["image_id"] for pair in pairs for place in pair][:SHOWN],
+        n=len(images),
+        examples=[images["image_id"][place].as_py() for pair in pairs[:SHOWN] for place in pair][:SHOWN],
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-HASH = re.compile(r"[0-9a-f]{32}")
+HASH = re.compile(r"^[0-9a-f]{32}$")
 """A group that ingest made: a 128-bit difference hash. Any other was given by the data."""
 MOST_BITS = 4
 """Difference hashes that differ in so few of 128 bits are looked at as near-duplicates."""
@@ -62,7 +62,7 @@ def near_pairs(groups: Sequence[str]) -> list[tuple[int, int, int]]:
     places = [place for place, group in enumerate(groups) if HASH.fullmatch(group)]
     if len(places) < 2:
         return []
-    hashes = np.array([list(bytes.fromhex(groups[place])) for place in places], dtype=np.uint8)
+    hashes = np.frombuffer(bytes.fromhex("".join(groups[place] for place in places)), np.uint8).reshape(-1, 16)
     pairs: set[tuple[int, int, int]] = set()
     for start, stop in BANDS:
         keys = np.concatenate([hashes[:, start:stop], hashes], axis=1)
