@@ -68,6 +68,7 @@ def fold(visual: Any) -> Any:
 
 def _fold(block: nn.Module, convolution: str, normalisation: str) -> None:
     before, after = block.get_submodule(convolution), block.get_submodule(normalisation)
+    assert isinstance(before, nn.Conv2d)
     if isinstance(after, nn.BatchNorm2d) and before.weight.dtype == after.weight.dtype:
         block.register_module(convolution, fuse_conv_bn_eval(before, after))
         block.register_module(normalisation, nn.Identity())

@@ -269,8 +269,11 @@ def simplified_silhouette(vectors: Floats, centroids: Floats) -> float:
     width = np.empty(len(vectors), np.float32)
     for first in range(0, len(vectors), BLOCK):
         block = slice(first, first + BLOCK)
-        distance = 1 - np.partition(vectors[block] @ centroids.T, -2, axis=1)[:, -2:]
-        own, other = distance[:, 1], distance[:, 0]
+        similar = centroids @ vectors[block].T
+        nearest = (similar.argmax(axis=0), np.arange(similar.shape[1]))
+        own = 1 - similar[nearest]
+        similar[nearest] = -np.inf
+        other = 1 - similar.max(axis=0)
         width[block] = (other - own) / np.maximum(other, 1e-12)
     return float(np.mean(width))
 

@@ -22,6 +22,7 @@ from pipeline.evidence.answers import affirmed, says_yes_or_no
 from pipeline.evidence.synonyms import PROMPT, one_name_each
 from pipeline.evidence.texts import text_embeddings
 from pipeline.models.annotations import other_labels
+from pipeline.models.caption_mining import phrases
 from pipeline.models.protocols import Attribute, Classifier, Proposer, RecordedAnswers, RegionEncoder
 from pipeline.models.union_proposer import also
 from pipeline.models.words import names_class
@@ -90,6 +91,7 @@ def propose(
     for why, names in unfinished.items():
         skip(f"proposals for {', '.join(names)}", why)
     kind = audit.propose.kind if audit.propose else ""
+    phrases.cache_clear()  # of captions that no later stage reads
     rows = merged(found, kind, encoder, cache, count)
     return {"attributes": table("attributes", rows + judged(verdicts, classes, rows))}
 

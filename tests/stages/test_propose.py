@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.config import Audit
-from pipeline.models.caption_mining import caption_mining
+from pipeline.models.caption_mining import caption_mining, phrases
 from pipeline.models.protocols import Attribute, Proposals
 from pipeline.records import table
 from pipeline.stages.propose import judged, propose
@@ -69,6 +69,11 @@ def test_what_errors_have_in_common_is_proposed_though_the_data_are_even() -> No
     assert "buoy" in found["boat"]
     assert "buoy" not in found["train"]
     assert not {"train", "boat"} & {*found["boat"], *found["train"]}
+
+
+def test_no_caption_is_held_after_the_stage() -> None:
+    assert proposed(misled("selection"), caption_mining(0, Path()))
+    assert phrases.cache_info().currsize == 0
 
 
 def test_errors_of_the_estimation_half_propose_nothing() -> None:

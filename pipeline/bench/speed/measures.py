@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.bench.peak import peak
 from pipeline.bench.speed.lines import Line
 from pipeline.config import Audit
 from pipeline.evidence.presence import Cues
@@ -31,10 +31,10 @@ def bench_measures(quick: bool, models: Path, work: Path) -> Iterator[Line]:
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    seconds, peak = map(float, done.stdout.split()[-2:])
+    seconds, most = map(float, done.stdout.split()[-2:])
     said = "{:,} classes x {:,} cues x {:,} images".format(*sizes)
     yield Line("measure", said, seconds, 60.0, False, "s")
-    yield Line("measure", f"peak memory, {said}", peak, 4 * 1024, False, "MiB")
+    yield Line("measure", f"peak memory, {said}", most, 4 * 1024, False, "MiB")
 
 
 def all_pairs(n_classes: int, n_cues: int, n_images: int) -> tuple[float, float]:
@@ -68,7 +68,7 @@ def all_pairs(n_classes: int, n_cues: int, n_images: int) -> tuple[float, float]
         assert numbers["pa_gap_top_k"].shape == (n_classes, n_cues)
     seconds = time.perf_counter() - began
     assert len(chosen) <= n_classes * n_cues
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return seconds, peak()
 
 
 if __name__ == "__main__":
