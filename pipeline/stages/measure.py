@@ -338,7 +338,8 @@ class ColoredRegions:
     def of(self, cue: int, image_id: str) -> Boxes:
         """The boxes (n, 4) of a cue's number in an image."""
         row = self.row.get(image_id)
-        return as_boxes([] if row is None else self.boxes[self.cues.index(cue), row])
+        boxes = as_boxes([] if row is None else self.boxes[self.cues.index(cue), row])
+        return boxes[area(boxes) > 0]
 
 
 def colored_regions(

@@ -11,7 +11,7 @@ from pipeline.config import Audit
 from pipeline.evidence.boxes import BoxFinder
 from pipeline.evidence.presence import Cues
 from pipeline.records import SCHEMAS
-from pipeline.stages.measure import colored_regions, object_overlap
+from pipeline.stages.measure import ColoredRegions, colored_regions, object_overlap
 
 AUDIT = Audit.from_dict({"data": {"path": "x"}, "model": {"kind": "python", "factory": "tests.fakes:patch_lover"}})
 OBJECT = [0.1, 0.1, 0.5, 0.5]
@@ -66,3 +66,10 @@ def test_a_colour_of_what_lies_around_it_is_not(tmp_path: Path) -> None:
 
 def test_of_other_cues_without_boxes_nothing_is_said(tmp_path: Path) -> None:
     assert np.isnan(overlap_of([0.9, 0.8, 0.85, 0.1, 0.2, 0.1], tmp_path, "Lighting and Shadows"))
+
+
+def test_an_image_with_fewer_regions_has_no_empty_boxes() -> None:
+    boxes = np.zeros((1, 2, 3, 4), np.float32)
+    boxes[0, 0, 0] = [0.0, 0.0, 0.5, 0.5]
+    colored = ColoredRegions([7], {"a": 0, "b": 1}, boxes)
+    assert [len(colored.of(7, image_id)) for image_id in ("a", "b", "unknown")] == [1, 0, 0]
