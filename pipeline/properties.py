@@ -102,6 +102,12 @@ CONTRARY = {name: _contrary(name) for name in PROPERTY_CUES}
 white has none."""
 
 
+def contrary_to(cue_id: str) -> list[str]:
+    """The cues (ids) that a property's goes against; none for a cue of another kind."""
+    kind, _, name = cue_id.partition(":")
+    return [f"property:{other}" for other in sorted(CONTRARY[name])] if kind == "property" else []
+
+
 def working_copy(image: RGB, most: int = WORKING_SIZE) -> Layer:
     """The picture in [0, 1] with its longer side at most so many pixels."""
     import cv2

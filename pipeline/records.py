@@ -394,6 +394,11 @@ def vectors(array: NDArray[np.float32]) -> pa.ListArray:
     )
 
 
+def of_half(images: pa.Table, split: str) -> NDArray[np.bool_]:
+    """(images,): which rows of `images` are of a half, "selection" or "estimation"."""
+    return np.asarray(pa.compute.equal(images["split"], split).to_numpy(), dtype=bool)
+
+
 def box_column(boxes: NDArray[np.float64]) -> pa.FixedSizeListArray:
     """Boxes (n, 4) as a column."""
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(boxes).ravel(), pa.float64()), 4)

@@ -23,7 +23,7 @@ from pipeline.metrics.intervals import group_means, minimum_detectable_effect
 from pipeline.metrics.neighbours import NEIGHBOURS, Graph, neighbours, order_test, two_sample_test
 from pipeline.metrics.separation import separation
 from pipeline.metrics.tests import false_discovery
-from pipeline.records import PROPERTIES, places
+from pipeline.records import PROPERTIES, of_half, places
 
 MOST_OF_CLASS = 2_000
 MOST_IMAGES = 20_000
@@ -325,7 +325,7 @@ def halves(
     images: pa.Table, vectors: NDArray[np.float32] | None, classes: Sequence[str], seed: int, level: float
 ) -> list[Row]:
     """Whether the two halves differ, in the mix of classes and in looks: asked only of a split that the data give."""
-    second = np.array([split == "estimation" for split in images["split"].to_pylist()])
+    second = of_half(images, "estimation")
     by_class = one_a_group(images, classes)
     counts = np.array([[(~second[at]).sum(), second[at].sum()] for at in map(np.array, by_class.values()) if len(at)])
     rows = [mix_row("halves", counts, level, "The two halves that the data give")]

@@ -22,8 +22,8 @@ from pipeline.evidence.presence import Presence
 from pipeline.geometry import Boxes, area, inside
 from pipeline.images import RGB
 from pipeline.models.annotations import other_labels
-from pipeline.properties import BY_COLOR, CONTRARY, PROPERTY_CUES, property_score
-from pipeline.records import PROPERTIES
+from pipeline.properties import BY_COLOR, PROPERTY_CUES, contrary_to, property_score
+from pipeline.records import PROPERTIES, of_half
 from pipeline.store import Parts, in_order, key_of
 
 RESERVE = 1.5
@@ -137,16 +137,15 @@ class Planner:
         self._label, self._names = labels.indices.to_numpy(), names
         self.label = ByImage(at, np.array([*names], dtype=object)[self._label])
         self.group = ByImage(at, groups.indices.to_numpy())
-        split = np.array(images["split"].to_pylist())
-        self._estimation = np.flatnonzero((split == "estimation") | audit.no_split)
-        self.selection = [self.ids[n] for n in np.flatnonzero((split == "selection") | audit.no_split).tolist()]
+        halves = [np.flatnonzero(of_half(images, name) | audit.no_split) for name in ("selection", "estimation")]
+        self._estimation = halves[1]
+        self.selection = [self.ids[n] for n in halves[0].tolist()]
         self.estimation = [self.ids[n] for n in self._estimation.tolist()]
         self._scored = sorted(self.cues if scored is None else scored)
-        known = Presence.of(presence, [*self.cues], self._scored)
-        self._present = known.present
-        self._column = {row: number for number, row in enumerate(self.cues)}
+        asked = {*self._scored, *(other for cue_id in self._scored for other in contrary_to(cue_id))}
+        self._known = known = Presence.of(presence, [*self.cues], asked, self._scored)
         self.score: Callable[[str, str], float] = lambda i, cue: float(known.scores[cue][at[i]])
-        self.present: Callable[[str, str], bool] = lambda i, cue: bool(known.present[at[i], self._column[cue]])
+        self.present: Callable[[str, str], bool] = lambda i, cue: bool(known.present[at[i], known.at[cue]])
 
     @functools.cached_property
     def boxes(self) -> BoxFinder:
@@ -157,7 +156,7 @@ class Planner:
         """Pictures of the estimation half: of the class with the cue (removal), or of other classes without it."""
         rows = self._estimation
         of_class = self._label[rows] == self._names.get(label, -1)
-        chosen = rows[(of_class == removal) & (self._present[rows, self._column[cue_id]] == removal)]
+        chosen = rows[(of_class == removal) & (self._known.present[rows, self._known.at[cue_id]] == removal)]
         found = [self.ids[n] for n in chosen.tolist()]
         return found if removal else [i for i in found if label not in self._others.get(i, ())]
 
@@ -488,7 +487,7 @@ def property_change(
     Pictures with a contrary cue take no part: what followed could be the gain or the loss of that.
     """
     name = cue_id.partition(":")[2]
-    contrary = [f"property:{other}" for other in sorted(CONTRARY[name])]
+    contrary = contrary_to(cue_id)
 
     def ordinary(image_id: str) -> bool:
         return not any(planner.present(image_id, other) for other in contrary)

@@ -11,7 +11,7 @@ property has less, usual and more of itself: of the two cuts between three group
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,25 +79,51 @@ class Cues:
 
 @dataclass(frozen=True)
 class Presence:
-    """What a stage needs of the table `presence`: `present` (images, cues), and the scores of some cues."""
+    """What a stage needs of the table `presence`: `present` (images, cues), and the scores of some cues.
 
+    `at` says which column is a cue's.
+    """
+
+    at: dict[str, int]
     present: NDArray[np.bool_]
     scores: dict[str, NDArray[np.float64]]
 
     @classmethod
-    def of(cls, presence: Parts, cue_ids: list[str], scored: Collection[str] = ()) -> Presence:
-        """Read the table part by part; the scores of `scored` cues alone, each (images,)."""
+    def of(
+        cls,
+        presence: Parts,
+        cue_ids: Sequence[str],
+        wanted: Collection[str] | None = None,
+        scored: Collection[str] = (),
+        images: NDArray[np.int64] | None = None,
+    ) -> Presence:
+        """Read the table part by part, and hold no more of it than is asked for.
+
+        Args:
+            presence: the table.
+            cue_ids: all cues, in the table's order.
+            wanted: the cues that are needed; None: all.
+            scored: those whose scores are, each (images,).
+            images: numbers of the images that are needed, ascending; None: all.
+        """
         n = len(cue_ids)
-        columns = [number for number, cue_id in enumerate(cue_ids) if cue_id in scored]
+        kept = [number for number, cue_id in enumerate(cue_ids) if wanted is None or cue_id in wanted]
+        with_scores = [number for number, cue_id in enumerate(cue_ids) if cue_id in scored]
+        at = {cue_ids[number]: column for column, number in enumerate(kept)}
         if not n:
-            return cls(np.zeros((0, 0), bool), {})
-        images = length(presence) // n
-        present, scores, done = np.empty((images, n), bool), np.empty((len(columns), images)), 0
+            return cls(at, np.zeros((0, 0), bool), {})
+        number = length(presence) // n
+        images = np.arange(number) if images is None else images
+        present, scores = np.empty((len(images), len(kept)), bool), np.empty((len(with_scores), len(images)))
+        done = 0
         for part in batches(presence, ["score", "present"]):
-            rows = slice(done, done := done + len(part) // n)
-            present[rows] = part["present"].combine_chunks().to_numpy(zero_copy_only=False).reshape(-1, n)
-            scores[:, rows] = part["score"].to_numpy().reshape(-1, n)[:, columns].T
-        return cls(present, {cue_ids[column]: scores[number] for number, column in enumerate(columns)})
+            first, done = done, done + len(part) // n
+            rows = slice(*np.searchsorted(images, (first, done)))
+            mine = images[rows] - first
+            shown = part["present"].combine_chunks().to_numpy(zero_copy_only=False).reshape(-1, n)
+            present[rows] = shown[mine][:, kept]
+            scores[:, rows] = part["score"].to_numpy().reshape(-1, n)[mine][:, with_scores].T
+        return cls(at, present, {cue_ids[number]: scores[row] for row, number in enumerate(with_scores)})
 
 
 def otsu(scores: NDArray[np.float64]) -> float:

@@ -13,6 +13,7 @@ from pipeline.evidence.presence import best_scores
 from pipeline.models import registry
 from pipeline.models.annotations import other_labels
 from pipeline.models.calibration import Table, check, fit, raw
+from pipeline.records import of_half
 from pipeline.store import AuditFolder, batches
 
 
@@ -36,7 +37,7 @@ def fitted(folder: AuditFolder) -> Table:
     parts = batches(folder.rows("detections"), ["image_id", "phrase", "score"])
     best = dict(zip(words, best_scores(parts, index, words, Path(tempfile.gettempdir())).T, strict=True))
     labels = np.array(images["label"].to_pylist(), dtype=object)
-    seen = np.array(images["split"].to_pylist(), dtype=object) == "selection"
+    seen = of_half(images, "selection")
     seen |= audit.no_split
     scores = np.concatenate([best[audit.words(name)][seen] for name in audit.classes])
     others = other_labels(folder.read("annotations"))

@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipeline.evidence.boxes import BoxFinder, has_boxes
 from pipeline.geometry import Boxes
-from pipeline.records import box_array
+from pipeline.records import box_array, of_half
 from pipeline.store import Parts, batches
 
 GRID = 12
@@ -90,7 +90,7 @@ def showing(
     present = np.concatenate(parts) if parts else np.zeros((0, len(columns)), bool)
     ids = np.array(images["image_id"].to_pylist(), dtype=object)
     labels = np.array(images["label"].to_pylist(), dtype=object)
-    half = (np.array(images["split"].to_pylist()) == "estimation") | no_split
+    half = of_half(images, "estimation") | no_split
     place = {column: number for number, column in enumerate(columns)}
     found = {}
     for row in wanted:

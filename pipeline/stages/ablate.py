@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -41,8 +41,8 @@ from pipeline.images import RGB
 from pipeline.models.protocols import Classifier, Floats, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.models.questions import log_odds
 from pipeline.places import Place
-from pipeline.properties import CONTRARY
-from pipeline.records import SCHEMAS, matrix, table
+from pipeline.properties import contrary_to
+from pipeline.records import SCHEMAS, matrix, of_half, table
 from pipeline.store import Parts, Shelf, in_order, key_of, length
 
 VERSION = 3
@@ -102,10 +102,11 @@ def ablate(
     some = pa.concat_tables([*of_images(images, ("image_id", "group"), edited)])
     rows = Rows(some, classes, _answers(before), bench.after, says_yes_or_no(model))
     used: list[list[Pair]]
+    tested = {experiment.cue_id for experiment in experiments}
     if audit.ablate.mode == "exhaustive":
         used, stopped = show_all(experiments, bench)
     else:
-        used, stopped = run_race(experiments, audit, measures, one_cue(cues, presence), bench.show, rows.of)
+        used, stopped = run_race(experiments, audit, measures, one_cue(cues, presence, tested), bench.show, rows.of)
     spent: list[dict[str, Any]] = []
     for experiment, pairs, why in zip(experiments, used, stopped, strict=True):
         names = {"label": experiment.label, "cue_id": experiment.cue_id, "direction": experiment.direction}
@@ -186,20 +187,22 @@ def measure_doses(
     sample = images.select(["image_id", "label", "split"]).take(rows)
     ids = sample["image_id"].to_pylist()
     labels = np.array(sample["label"].to_pylist())
-    selection = np.array(sample["split"].to_pylist()) == "selection" if not audit.no_split else rows >= 0
+    selection = of_half(sample, "selection") if not audit.no_split else rows >= 0
     edited = {pair.edits[0].image_id for pairs in used for pair in pairs}
     known_vectors = pa.concat_tables([*of_images(embeddings, ("image_id", "embedding"), {*ids} | edited)])
     by_id = dict(zip(known_vectors["image_id"].to_pylist(), matrix(known_vectors["embedding"]), strict=True))
     natural = np.stack([by_id[image_id] for image_id in ids])
-    present = Presence.of(presence, cues["cue_id"].to_pylist()).present[rows]
-    column = {cue_id: number for number, cue_id in enumerate(cues["cue_id"].to_pylist())}
+    tested = {experiment.cue_id for experiment in experiments}
+    asked_of = tested.union(*map(contrary_to, tested))
+    shown_in = Presence.of(presence, cues["cue_id"].to_pylist(), asked_of, images=rows)
+    present, column = shown_in.present, shown_in.at
     scales: dict[str, Scale | None] = {}
     asked: list[tuple[Experiment, Edit]] = []
     of_whole = {row["cue_id"] for row in cues.to_pylist() if row["operator"] != "region"}
     for experiment, pairs in zip(experiments, used, strict=True):
         cue_id = experiment.cue_id
         if cue_id not in scales:
-            contrary = [column[f"property:{other}"] for other in CONTRARY.get(cue_id.partition(":")[2], ())]
+            contrary = [column[other] for other in contrary_to(cue_id)]
             fit = ~present[:, contrary].any(axis=1) | present[:, column[cue_id]]
             scales[cue_id] = natural_scale(natural[fit], present[fit, column[cue_id]], labels[fit], selection[fit])
         if scales[cue_id] is not None or cue_id in of_whole:
@@ -359,10 +362,10 @@ def _record(lane: race.Lane, rows: list[dict[str, Any]]) -> None:
         lane.safety.append(sign * placebo["margin_after"])
 
 
-def one_cue(cues: pa.Table, presence: Parts) -> Callable[[str, str], bool]:
-    """Whether two cues (by id) are in the same images, and so one cue by two names."""
-    at = {cue_id: number for number, cue_id in enumerate(cues["cue_id"].to_pylist())}
-    correlation = phi(Presence.of(presence, [*at]).present)
+def one_cue(cues: pa.Table, presence: Parts, tested: Collection[str]) -> Callable[[str, str], bool]:
+    """Whether two of these cues (by id) are in the same images, and so one cue by two names."""
+    known = Presence.of(presence, cues["cue_id"].to_pylist(), tested)
+    correlation, at = phi(known.present), known.at
     return lambda a, b: bool(correlation[at[a], at[b]] >= race.SAME_CUE)
 
 

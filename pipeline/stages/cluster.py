@@ -22,11 +22,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.config import Audit
+from pipeline.evidence.boxes import of_images
+from pipeline.evidence.columns import release, scratch
 from pipeline.evidence.texts import text_embeddings
 from pipeline.models.protocols import Floats, RegionEncoder
 from pipeline.models.words import STOP_WORDS
 from pipeline.places import Place
-from pipeline.records import matrix, places, table
+from pipeline.records import SCHEMAS, matrix, of_half, places, table
 from pipeline.store import Parts, batches, in_order, length
 
 VERSION = 4
@@ -42,7 +44,7 @@ BLOCK = 1 << 14
 
 def cluster(
     images: pa.Table,
-    captions: pa.Table,
+    captions: Parts,
     attributes: pa.Table,
     regions: Parts,
     *,
@@ -59,7 +61,7 @@ def cluster(
     if encoder is None or not audit.cluster.enabled or not length(regions):
         return empty
     ids: list[str] = images["image_id"].to_pylist()
-    chosen = np.array(images["split"].to_pylist()) == "selection" if not audit.no_split else np.ones(len(ids), bool)
+    chosen = of_half(images, "selection") if not audit.no_split else np.ones(len(ids), bool)
     trained = to_train_on(ids, chosen, regions, audit, skip)
     vectors = vectors_of(regions, ids, trained)
     ks = sweep(audit, len(classes), len(vectors))
@@ -75,7 +77,7 @@ def cluster(
         progress(done + 1, len(ks))
     centroids = max(fits, key=lambda fit: fit[0])[1]
     del centred, vectors, fits
-    seen = Clusters(len(centroids), len(mean))
+    seen = Clusters(len(centroids), len(mean), cache)
     assigned = seen.assign(regions, ids, trained, mean, centroids)
     words = Words(
         captions, {ids[n] for n in np.flatnonzero(trained)}, attributes, audit, classes, encoder, cache, count
@@ -95,7 +97,7 @@ def cluster(
         if len(near)
         for name, score in [words.best(total / np.float32(len(near)), inside)]
     ]
-    return {"clusters": table("clusters", rows), "assignments": assignments(regions, *assigned)}
+    return {"clusters": table("clusters", rows), "assignments": assignments(regions, assigned)}
 
 
 def to_train_on(
@@ -149,7 +151,8 @@ def centre(vectors: Floats, mean: Floats, out: Floats | None = None) -> Floats:
 class Clusters:
     """What is known of each cluster when every region was assigned: counts of all, vectors of those trained on."""
 
-    def __init__(self, k: int, d: int) -> None:
+    def __init__(self, k: int, d: int, cache: Place) -> None:
+        self._cache = cache
         self.size, self.images = np.zeros(k, np.int64), np.zeros(k, np.int64)
         self.medoid = [""] * k
         self._best = np.full(k, -np.inf, np.float32)
@@ -159,11 +162,11 @@ class Clusters:
 
     def assign(
         self, regions: Parts, ids: list[str], trained: NDArray[np.bool_], mean: Floats, centroids: Floats
-    ) -> tuple[NDArray[np.int32], Floats]:
-        """Each region's cluster and its cosine similarity to the centroid."""
+    ) -> NDArray[np.float64]:
+        """(regions, 2): each region's cluster and its cosine similarity to the centroid; see evidence/columns.py."""
         at = {image_id: number for number, image_id in enumerate(ids)}
         k, done = len(centroids), 0
-        assigned, similar = np.empty(length(regions), np.int32), np.empty(length(regions), np.float32)
+        assigned = scratch(length(regions), 2, self._cache)
         for part in batches(regions, ["region_id", "image_id", "embedding"]):
             for first in range(0, len(part), BLOCK):
                 block = part.slice(first, BLOCK)
@@ -171,14 +174,15 @@ class Clusters:
                 similarity = centre(vectors, mean) @ centroids.T
                 own = similarity.argmax(axis=1)
                 near = similarity[np.arange(len(own)), own]
-                place = slice(done, done + len(own))
-                assigned[place], similar[place], done = own, near, done + len(own)
+                place = slice(done, done := done + len(own))
+                assigned[place, 0], assigned[place, 1] = own, near
                 self.size += np.bincount(own, minlength=k)
                 self._learn(block, vectors, own, near, image, trained[image])
             first_row, images = done - len(part), places(part["image_id"], at)
-            pairs = np.unique(images * k + assigned[first_row:done])  # no image is in two parts
-            self.images += np.bincount(pairs % k, minlength=k)
-        return assigned, similar
+            own = assigned[first_row:done, 0].astype(np.int64)
+            self.images += np.bincount(np.unique(images * k + own) % k, minlength=k)  # no image is in two parts
+            release(assigned)
+        return assigned
 
     def _learn(
         self,
@@ -211,14 +215,14 @@ class Clusters:
             yield near[mine], self._total[number], {ids[n] for n in np.unique(image[mine]).tolist()}
 
 
-def assignments(regions: Parts, assigned: NDArray[np.int32], similar: Floats) -> Iterator[pa.Table]:
-    """The table `assignments`, part by part."""
+def assignments(regions: Parts, assigned: NDArray[np.float64]) -> Iterator[pa.Table]:
+    """The table `assignments`, part by part, from :meth:`Clusters.assign`."""
     done = 0
     for part in batches(regions, ["region_id", "image_id"]):
         place = slice(done, done := done + len(part))
-        yield part.append_column("cluster", pa.array(assigned[place].astype(np.int64))).append_column(
-            "similarity", pa.array(similar[place].astype(np.float64))
-        )
+        own, near = assigned[place, 0].astype(np.int64), assigned[place, 1].copy()
+        release(assigned)
+        yield part.append_column("cluster", pa.array(own)).append_column("similarity", pa.array(near))
 
 
 def sweep(audit: Audit, classes: int, regions: int) -> list[int]:
@@ -283,7 +287,7 @@ class Words:
 
     def __init__(
         self,
-        captions: pa.Table,
+        captions: Parts,
         chosen: set[str],
         attributes: pa.Table,
         audit: Audit,
@@ -292,7 +296,8 @@ class Words:
         cache: Place,
         count: Callable[[str, int], None],
     ) -> None:
-        mine = captions.filter(pa.compute.is_in(captions["image_id"], value_set=pa.array(sorted(chosen), pa.string())))
+        parts = of_images(captions, ("image_id", "caption"), chosen)
+        mine = pa.concat_tables([SCHEMAS["captions"].empty_table(), *parts])
         self.at = {image_id: number for number, image_id in enumerate(mine["image_id"].to_pylist())}
         texts = [text.lower() for text in mine["caption"].to_pylist()]
         phrases = {*attributes["phrase"].to_pylist(), *(audit.words(name) for name in classes)}

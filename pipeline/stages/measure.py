@@ -36,7 +36,7 @@ from pipeline.metrics.intervals import Interval
 from pipeline.models.annotations import other_labels
 from pipeline.models.protocols import Classifier, Detector, RecordedAnswers, RegionEncoder, YesNoModel
 from pipeline.places import Place
-from pipeline.records import box_array, conform, matrix, places, table
+from pipeline.records import box_array, conform, matrix, of_half, places, table
 from pipeline.store import Parts, batches, in_order, length
 from pipeline.verdicts.settled import Opinion, known_again, name_of, opinions, presence_of
 
@@ -84,8 +84,7 @@ def measure(
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """`cues`, `presence` (image x cue), `measures` (class x cue x half) and, for a multimodal LLM, `variants`."""
-    splits = np.array(images["split"].to_pylist())
-    halves = {name: (splits == name) | audit.no_split for name in ("selection", "estimation")}
+    halves = {name: of_half(images, name) | audit.no_split for name in ("selection", "estimation")}
     said, unknown = known_again(verdicts, clusters, fingerprints.get("encoder", ""))
     if unknown:
         skip(f"{unknown} verdicts on unnamed cues", "no cluster of this audit looks like theirs")
@@ -105,14 +104,14 @@ def measure(
         yes = by_prompt(answers, images["image_id"].to_pylist(), classes, list(model.prompts))
         affirmations = affirmed(predictions, classes, yes_no=True)
     groups = images["group"].combine_chunks().dictionary_encode().indices.to_numpy()
-    ids: list[str] = images["image_id"].to_pylist()
+    ids = cues.image_ids
     sampled = {name: to_look_up(ids, half, labels, audit, len(classes), skip, name) for name, half in halves.items()}
     looked_up = {ids[n] for numbers in sampled.values() for n in numbers.tolist()}
     tried = in_turn(images, halves["estimation"], audit, classes) if isinstance(model, YesNoModel) else []
     boxes = BoxFinder(cues.rows, detections, regions, assignments, looked_up | {ids[n] for n in tried})
     colored = colored_regions(cues, regions, encoder, cache, count, looked_up)
     region_gaps = ravl_columns(
-        cues, images, regions, assignments, labels, predicted, also, classes, audit, encoder, cache, count
+        cues, halves, regions, assignments, labels, predicted, also, classes, audit, encoder, cache, count
     )
     rows: list[pa.Table] = []
     chosen: dict[tuple[int, int], int] = {}
@@ -446,7 +445,7 @@ def top_k_gaps(
 
 def ravl_columns(
     cues: Cues,
-    images: pa.Table,
+    halves: Mapping[str, NDArray[np.bool_]],
     regions: Parts,
     assignments: Parts,
     labels: NDArray,
@@ -461,19 +460,17 @@ def ravl_columns(
     """RaVL's weighted gap of each class, its total and the cluster's influence, for the cues that are clusters."""
     shape = (len(classes), len(cues.rows))
     names = ("ravl_gap", "ravl_total_gap", "ravl_influence")
-    result = {split: {name: np.full(shape, np.nan) for name in names} for split in ("selection", "estimation")}
+    result = {split: {name: np.full(shape, np.nan) for name in names} for split in halves}
     numbered = [
         (n, int(row["cue_id"].partition(":")[2])) for n, row in enumerate(cues.rows) if row["kind"] == "unnamed"
     ]
     if not numbered or encoder is None or (predicted < 0).any():
         return result
-    at = {image_id: number for number, image_id in enumerate(images["image_id"].to_pylist())}
+    at = {image_id: number for number, image_id in enumerate(cues.image_ids)}
     n_clusters = 1 + max(pa.compute.max(part["cluster"]).as_py() or 0 for part in batches(assignments, ["cluster"]))
     words = None
     if encoder.has_text:
         words = text_embeddings(encoder, [PROMPT.format(audit.words(name)) for name in classes], cache, count)
-    splits = np.array(images["split"].to_pylist())
-    kept = {split: (splits == split) | audit.no_split for split in result}
     nothing = np.zeros((n_clusters, len(classes)))
     sums = dict.fromkeys(result, ravl.Tally(nothing, nothing, nothing, nothing))
     columns = ["image_id", "embedding"] if encoder.has_text else ["image_id"]
@@ -481,7 +478,7 @@ def ravl_columns(
     for part, assigned in zip(batches(regions, columns), batches(assignments, ["cluster"]), strict=True):
         image, cluster = places(part["image_id"], at), assigned["cluster"].to_numpy()
         scores = None if words is None else matrix(part["embedding"]) @ words.T
-        for split, half in kept.items():
+        for split, half in halves.items():
             mine = half[image]
             here, place = np.unique(image[mine], return_inverse=True)
             speaks = None if scores is None else scores[mine, predicted[here][place]]
@@ -490,7 +487,7 @@ def ravl_columns(
                 cluster[mine], place, speaks, labels[here], predicted[here], n_clusters, len(classes), too
             )
     for split, found in result.items():
-        half, too = kept[split], None if also is None else also[kept[split]]
+        half, too = halves[split], None if also is None else also[halves[split]]
         gap = sums[split].performance_gap(labels[half], predicted[half], too)
         influence = np.full(n_clusters, np.nan) if words is None else sums[split].influence(gap.by_label)
         for number, cluster in numbered:

@@ -37,7 +37,7 @@ from pipeline.metrics.anytime import confidence_sequence, e_bh, e_value, either
 from pipeline.metrics.effects import FLIP_BOUNDS, TRUSTED_DOSES, Effect, at_natural_dose, paired_effect
 from pipeline.metrics.intervals import Interval, cluster_bootstrap_mean, group_means
 from pipeline.metrics.tests import bounded_mean, false_discovery
-from pipeline.records import DISAGREED, table, worst_first
+from pipeline.records import DISAGREED, of_half, table, worst_first
 from pipeline.store import Parts, batches, key_of
 from pipeline.verdicts.settled import Opinion, called, known_again, name_of, opinions
 
@@ -435,7 +435,7 @@ class Seen:
         labels = images["label"].combine_chunks().dictionary_encode()
         self.labels: list[str] = labels.dictionary.to_pylist()
         own = labels.indices.to_numpy()
-        half = (np.array(images["split"].to_pylist()) == "estimation") | no_split
+        half = of_half(images, "estimation") | no_split
         alphabetical = np.argsort(np.argsort(np.array(self.ids)))
         n, shape = len(cue_ids), (len(self.labels), EVIDENCE_IMAGES, len(cue_ids))
         self.present = np.empty((len(self.ids), n), dtype=bool)

@@ -67,10 +67,21 @@ def test_the_table_of_presence_comes_back_from_its_parts(tmp_path: Path) -> None
     folder.write("presence", mine.presence_table())
     rows = folder.read("presence").to_pylist()
     assert [(row["image_id"], row["cue_id"]) for row in rows[CUES : CUES + 2]] == [("i0001", "c0"), ("i0001", "c1")]
-    back = Presence.of(folder.rows("presence"), [f"c{n}" for n in range(CUES)], {"c3", "c7"})
+    back = Presence.of(folder.rows("presence"), [f"c{n}" for n in range(CUES)], scored={"c3", "c7"})
     np.testing.assert_array_equal(back.present, mine.present)
     assert set(back.scores) == {"c3", "c7"}
     np.testing.assert_array_equal(back.scores["c7"], mine.scores[:, 7])
+
+
+def test_presence_of_some_cues_in_some_images_is_a_part_of_the_whole(tmp_path: Path) -> None:
+    mine = cues(tmp_path)
+    folder = AuditFolder(tmp_path / "audit")
+    folder.write("presence", mine.presence_table())
+    some = np.sort(np.random.default_rng(0).permutation(N)[: N // 3])
+    part = Presence.of(folder.rows("presence"), [f"c{n}" for n in range(CUES)], {"c7", "c2"}, {"c7"}, some)
+    assert part.at == {"c2": 0, "c7": 1} and set(part.scores) == {"c7"}
+    np.testing.assert_array_equal(part.present, mine.present[np.ix_(some, [2, 7])])
+    np.testing.assert_array_equal(part.scores["c7"], mine.scores[some, 7])
 
 
 @pytest.mark.parametrize("no_split", [True, False])
