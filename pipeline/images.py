@@ -22,8 +22,8 @@ RGB = NDArray[np.uint8]  # (height, width, 3)
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 ENOUGH = 1280
 """Pixels of the shorter side that suffice for every model: of JPEGs that have more, no more is decoded than needed."""
-DECODERS = 4
-"""Threads that read and decode at once."""
+DECODERS = min(max(os.cpu_count() or 1, 4), 16)
+"""Threads that read, decode and resize at once."""
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1 << 28
 """Of one image file: no picture of 100 megapixels takes more."""

@@ -18,6 +18,8 @@ from pipeline.models.open_clip_loading import ClipSource, LoadedClip, unit
 from pipeline.models.protocols import Floats
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.models.roi import Stages
 
 REGIONS_PER_IMAGE = 4  # regions pooled at once, in multiples of the batch: under 1 GB for a ResNet-50
@@ -113,13 +115,15 @@ class OpenClipEncoder:
 
         clip = self._clip
 
-        def encode(rows: slice) -> Floats:
-            pixels = clip.pixels(images[rows], clip.squash)
-            places = [torch.from_numpy(of_image) for of_image in boxes[rows]]
+        def prepare(rows: slice) -> tuple[Tensor, list[Boxes]]:
+            return clip.sized(images[rows], clip.squash), boxes[rows]
+
+        def encode(batch: tuple[Tensor, list[Boxes]]) -> Floats:
+            pixels, places = clip.normalised(batch[0]), [torch.from_numpy(of_image) for of_image in batch[1]]
             return unit(region_features(self._stages, pixels, places, REGIONS_PER_IMAGE * len(places)))
 
         with torch.inference_mode():
-            return self._batches.run(len(images), encode, clip.device)
+            return self._batches.run(len(images), encode, clip.device, prepare)
 
     def _crops(self, images: list[RGB], boxes: list[Boxes]) -> list[Floats]:
         import torch
@@ -127,12 +131,14 @@ class OpenClipEncoder:
         clip = self._clip
         owners = [(index, box) for index, of_image in enumerate(boxes) for box in of_image]
 
-        def encode(rows: slice) -> Floats:
-            cuts = [_cut(images[index], box, self._context) for index, box in owners[rows]]
-            return unit(clip.model.encode_image(clip.pixels(cuts, clip.squash)))
+        def prepare(rows: slice) -> Tensor:
+            return clip.sized([_cut(images[index], box, self._context) for index, box in owners[rows]], clip.squash)
+
+        def encode(sized: Tensor) -> Floats:
+            return unit(clip.model.encode_image(clip.normalised(sized)))
 
         with torch.inference_mode():
-            return self._batches.run(len(owners), encode, clip.device)
+            return self._batches.run(len(owners), encode, clip.device, prepare)
 
 
 def _cut(image: RGB, box: Boxes, context: float) -> RGB:

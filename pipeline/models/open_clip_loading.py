@@ -8,6 +8,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import UserError, nearest
-from pipeline.images import RGB
+from pipeline.images import DECODERS, RGB
 from pipeline.models import devices, fingerprints, hub
 from pipeline.models.batching import Batches
 from pipeline.models.devices import Precision
@@ -177,38 +178,48 @@ class LoadedClip:
             interpolation=own["interpolation"],
         )
 
-    def pixels(self, images: Sequence[RGB], transform: Any = None) -> Tensor:
-        """(n, 3, height, width) input of the image tower, by the model's own `preprocess` or `transform`.
-
-        An image that has the input's size already is only normalised, all such images at once: no transform
-        of open_clip resizes or cuts it, and ablations show the model thousands of them.
+    def sized(self, images: Sequence[RGB], transform: Any = None) -> Tensor:
+        """(n, height, width, 3) bytes of the size that the image tower sees, by the model's own `preprocess` or
+        `transform`, in the processor's memory. No transform of open_clip changes an image that has the size already.
         """
         import torch
         from PIL import Image
 
-        transform = transform or self.preprocess
-        ready = [index for index, image in enumerate(images) if image.shape[:2] == self.size]
-        rows: list[Any] = [None] * len(images)
-        if ready:
-            same = torch.from_numpy(np.stack([images[index] for index in ready])).permute(0, 3, 1, 2)
-            normalise = transform.transforms[-1]
-            for index, row in zip(ready, normalise(same.float().div(255)), strict=True):
-                rows[index] = row
-        for index, image in enumerate(images):
-            if rows[index] is None:
-                rows[index] = transform(Image.fromarray(image))
-        stacked = torch.stack(rows).contiguous(memory_format=torch.channels_last)
-        return stacked.to(self.device, devices.dtype(self.precision))
+        *geometry, _, _ = (transform or self.preprocess).transforms  # then to numbers, and normalised
+
+        def of_size(image: RGB) -> RGB:
+            if image.shape[:2] == self.size:
+                return image
+            picture = Image.fromarray(image)
+            for step in geometry:
+                picture = step(picture)
+            return np.asarray(picture)
+
+        if sum(image.shape[:2] != self.size for image in images) > 1:
+            with ThreadPoolExecutor(min(DECODERS, len(images))) as pool:
+                images = list(pool.map(of_size, images))
+        else:
+            images = [of_size(image) for image in images]
+        return devices.pinned(torch.from_numpy(np.stack(images)), self.device)
+
+    def normalised(self, sized: Tensor) -> Tensor:
+        """(n, 3, height, width) input of the image tower on its device, from what :meth:`sized` gives."""
+        numbers = sized.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div(255)
+        return self.preprocess.transforms[-1](numbers).to(devices.dtype(self.precision))
+
+    def pixels(self, images: Sequence[RGB], transform: Any = None) -> Tensor:
+        """Both at once."""
+        return self.normalised(self.sized(images, transform))
 
     def images(self, images: Sequence[RGB], batches: Batches) -> Floats:
         """(n, d) unit-length embeddings of whole images, by the model's own preprocessing."""
         import torch
 
-        def encode(rows: slice) -> Floats:
-            return unit(self.model.encode_image(self.pixels(images[rows])))
+        def encode(sized: Tensor) -> Floats:
+            return unit(self.model.encode_image(self.normalised(sized)))
 
         with torch.inference_mode():
-            parts = batches.run(len(images), encode, self.device)
+            parts = batches.run(len(images), encode, self.device, lambda rows: self.sized(images[rows]))
         return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
 
     def texts(self, texts: Sequence[str]) -> Floats:

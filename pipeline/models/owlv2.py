@@ -97,6 +97,17 @@ class Embedded:
     boxes: Floats
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Images of one forward: where each one's embedding is kept (nowhere: empty), those that are, and the pixels of the
+    others; None if there are none."""
+
+    images: Sequence[RGB]
+    files: list[Place]
+    known: Sequence[Embedded | None]
+    pixels: Tensor | None
+
+
 class Owlv2:
     """See :func:`owlv2`."""
 
@@ -139,11 +150,14 @@ class Owlv2:
             return [nothing() for _ in images]
         queries = remembered(self._vectors, phrases, self._encode)
 
-        def find(rows: slice) -> list[Detections]:
-            some = images[rows]
-            return [self._find(*of_image, queries) for of_image in zip(some, self._embedded(some), strict=True)]
+        def prepare(rows: slice) -> _Batch:
+            return self._prepared(images[rows])
 
-        return [found for part in self._batches.run(len(images), find, self._on) for found in part]
+        def find(batch: _Batch) -> list[Detections]:
+            pairs = zip(batch.images, self._embedded(batch), strict=True)
+            return [self._find(*of_image, queries) for of_image in pairs]
+
+        return [found for part in self._batches.run(len(images), find, self._on, prepare) for found in part]
 
     def _find(self, image: RGB, embedded: Embedded, queries: Floats) -> Detections:
         import torch
@@ -159,30 +173,39 @@ class Owlv2:
         boxes = box_convert(torch.from_numpy(embedded.boxes), "cxcywh", "xyxy")
         return select(boxes, torch.from_numpy(logits).sigmoid(), self._choice, normalise)
 
-    def _embedded(self, images: Sequence[RGB]) -> list[Embedded]:
-        """The images' embeddings: those on disk, and the others by one forward."""
-        if self._folder is None:
-            return self._embed(images)
-        files = [self._folder / f"{_digest(image)}.npz" for image in images]
-        known = [_read(file) for file in files]
-        new = [index for index, found in enumerate(known) if found is None]
-        for index, fresh in zip(new, self._embed([images[index] for index in new]), strict=True):
-            # what is used now is what will be read later: an answer doesn't depend on which it was
-            known[index] = _rounded(fresh)
-            _write(files[index], fresh)
-        return [found for found in known if found is not None]
-
-    def _embed(self, images: Sequence[RGB]) -> list[Embedded]:
-        import torch
+    def _prepared(self, images: Sequence[RGB]) -> _Batch:
+        """The images' embeddings on disk, and the pixels of the others."""
         from PIL import Image
 
-        if not images:
-            return []
+        files = [self._folder / f"{_digest(image)}.npz" for image in images] if self._folder else []
+        known = [_read(file) for file in files] if files else [None] * len(images)
+        new = [Image.fromarray(image) for image, found in zip(images, known, strict=True) if found is None]
+        pixels = None
+        if new:
+            made = self._processor.image_processor(images=new, return_tensors="pt")
+            pixels = devices.pinned(made["pixel_values"], self._on)
+        return _Batch(images, files, known, pixels)
+
+    def _embedded(self, batch: _Batch) -> list[Embedded]:
+        """The images' embeddings: those on disk, and the others by one forward."""
+        if batch.pixels is None:
+            return [found for found in batch.known if found is not None]
+        fresh = self._embed(batch.pixels)
+        if not batch.files:
+            return fresh
+        known, new = list(batch.known), [index for index, found in enumerate(batch.known) if found is None]
+        for index, embedded in zip(new, fresh, strict=True):
+            # what is used now is what will be read later: an answer doesn't depend on which it was
+            known[index] = _rounded(embedded)
+            _write(batch.files[index], embedded)
+        return [found for found in known if found is not None]
+
+    def _embed(self, pixels: Tensor) -> list[Embedded]:
+        import torch
+
         model, head = self._model, self._model.class_head
         with torch.inference_mode():
-            pixels = self._processor.image_processor(
-                images=[Image.fromarray(image) for image in images], return_tensors="pt"
-            )["pixel_values"].to(self._on, model.dtype)
+            pixels = pixels.to(self._on, model.dtype, True)
             feature_map, _ = model.image_embedder(pixels)
             features = feature_map.flatten(1, 2)
             boxes = model.box_predictor(features, feature_map)
@@ -193,7 +216,7 @@ class Owlv2:
             parts = [vectors, shift, scale, boxes]
             if 0 < self._places < features.shape[1]:
                 best = model.objectness_predictor(features).topk(self._places, dim=1).indices.sort(dim=1).values
-                rows = torch.arange(len(images), device=best.device)[:, None]
+                rows = torch.arange(len(pixels), device=best.device)[:, None]
                 parts = [part[rows, best] for part in parts]
             arrays = [part.float().cpu().numpy() for part in parts]
         return [Embedded(*of_image) for of_image in zip(*arrays, strict=True)]

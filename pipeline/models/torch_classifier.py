@@ -56,14 +56,15 @@ class TorchClassifier:
 
         loaded = self._loaded
 
-        def forward(rows: slice) -> Floats:
-            pixels = loaded.pixels(images[rows]).to(
-                self._on, devices.dtype(self._precision), memory_format=torch.channels_last
-            )
+        def prepare(rows: slice) -> Tensor:
+            return devices.pinned(loaded.pixels(images[rows]), self._on)
+
+        def forward(pixels: Tensor) -> Floats:
+            pixels = pixels.to(self._on, devices.dtype(self._precision), True, memory_format=torch.channels_last)
             with torch.inference_mode():
                 return loaded.labels.logits(loaded.network(pixels).float().cpu().numpy())
 
-        parts = self._batches.run(len(images), forward, self._on)
+        parts = self._batches.run(len(images), forward, self._on, prepare)
         return np.concatenate(parts) if parts else np.zeros((0, self._classes), np.float32)
 
     @cached_property

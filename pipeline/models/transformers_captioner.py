@@ -109,8 +109,11 @@ class TransformersCaptioner:
         """
         import torch
 
-        def reply(rows: slice) -> list[str]:
-            inputs = self._inputs(images[rows], questions[rows])
+        def prepare(rows: slice) -> tuple[Any, Sequence[str]]:
+            return self._inputs(images[rows], questions[rows]), questions[rows]
+
+        def reply(batch: tuple[Any, Sequence[str]]) -> list[str]:
+            inputs, asked = batch[0].to(self._on, self._model.dtype), batch[1]
             with torch.inference_mode():
                 tokens = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=longest)
             # a decoder repeats what it was given before it goes on; an encoder-decoder doesn't
@@ -118,9 +121,9 @@ class TransformersCaptioner:
             if given is not None and torch.equal(tokens[:, : given.shape[1]], given):
                 tokens = tokens[:, given.shape[1] :]
             texts = self._processor.batch_decode(tokens, skip_special_tokens=True)
-            return [self._tidied(text, question) for text, question in zip(texts, questions[rows], strict=True)]
+            return [self._tidied(text, question) for text, question in zip(texts, asked, strict=True)]
 
-        parts = self._batches.run(len(images), reply, self._on)
+        parts = self._batches.run(len(images), reply, self._on, prepare)
         return [" ".join(text.split()) for part in parts for text in part]
 
     def yes_probability(self, images: Sequence[RGB | None], questions: Sequence[str]) -> Floats:
@@ -136,10 +139,13 @@ class TransformersCaptioner:
 
         yes, no = self._answers
 
-        def ask(rows: slice) -> Floats:
+        def prepare(rows: slice) -> Any:
+            return self._inputs(images[rows], list(questions[rows]))
+
+        def ask(inputs: Any) -> Floats:
             with torch.inference_mode():
                 out = self._model.generate(
-                    **self._inputs(images[rows], list(questions[rows])),
+                    **inputs.to(self._on, self._model.dtype),
                     do_sample=False,
                     num_beams=1,
                     max_new_tokens=1,
@@ -150,7 +156,7 @@ class TransformersCaptioner:
             odds = torch.logsumexp(logits[:, yes], dim=1) - torch.logsumexp(logits[:, no], dim=1)
             return torch.sigmoid(odds).cpu().numpy()
 
-        parts = self._batches.run(len(images), ask, self._on)
+        parts = self._batches.run(len(images), ask, self._on, prepare)
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     @cached_property
@@ -253,4 +259,4 @@ class TransformersCaptioner:
             inputs = processor(images=pictures, return_tensors="pt")
         else:
             inputs = processor(images=pictures, text=list(prompts), padding=True, return_tensors="pt")
-        return inputs.to(self._on, self._model.dtype)
+        return inputs

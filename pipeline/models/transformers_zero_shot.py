@@ -88,12 +88,12 @@ class TransformersZeroShot:
 
         embeddings, scale, bias = self._heads
 
-        def encode(rows: slice) -> Floats:
-            seen = self._pixels(images[rows]).to(self._on, devices.dtype(self._precision))
+        def encode(batch: Any) -> Floats:
+            seen = batch.to(self._on, devices.dtype(self._precision))
             with torch.inference_mode():
                 return _unit(self._model.get_image_features(**seen))
 
-        parts = self._batches.run(len(images), encode, self._on)
+        parts = self._batches.run(len(images), encode, self._on, lambda rows: self._pixels(images[rows]))
         if not parts:
             return np.zeros((0, len(self._classes)), np.float32)
         return scale * (np.concatenate(parts) @ embeddings.T) + bias

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,50 @@ def test_a_batch_keeps_its_size_on_a_cpu_and_never_passes_a_number_given() -> No
         card = Card(10_000)
         batches.run(500, card.forward, device)
         assert max(card.tried) == size
+
+
+def test_the_next_batch_is_prepared_while_one_runs_on_another_device() -> None:
+    prepared = {number: threading.Event() for number in range(4)}
+
+    def prepare(rows: slice) -> list[int]:
+        prepared[rows.start // 64].set()
+        return list(range(rows.start, rows.stop))
+
+    def forward(batch: list[int]) -> list[int]:
+        after = batch[0] // 64 + 1
+        assert after == 4 or prepared[after].wait(30)  # it comes only if the two go on at once
+        return batch
+
+    parts = Batches(64).run(256, forward, "cuda", prepare)
+    assert [index for part in parts for index in part] == list(range(256))
+
+
+def test_on_the_processor_a_batch_is_prepared_when_it_is_its_turn() -> None:
+    went = []
+    Batches(2).run(4, lambda batch: went.append(("forward", batch)), "cpu", lambda rows: went.append("prepare"))
+    assert went == ["prepare", ("forward", None)] * 2
+
+
+@pytest.mark.parametrize("room", [1, 7, 64, 10_000])
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 1000])
+def test_what_is_prepared_comes_once_and_in_order_however_little_fits(room: int, count: int) -> None:
+    def forward(batch: range) -> list[int]:
+        if len(batch) > room:
+            raise torch.OutOfMemoryError("no room")
+        return list(batch)
+
+    parts = Batches("auto").run(count, forward, "cuda", lambda rows: range(rows.start, rows.stop))
+    assert [index for part in parts for index in part] == list(range(count))
+
+
+def test_a_fault_while_a_batch_is_prepared_is_told() -> None:
+    def prepare(rows: slice) -> slice:
+        if rows.start:
+            raise UserError("no such picture")
+        return rows
+
+    with pytest.raises(UserError, match="no such picture"):
+        Batches(4).run(8, lambda batch: batch, "cuda", prepare)
 
 
 def test_an_image_that_does_not_fit_alone_is_said_plainly() -> None:
