@@ -328,23 +328,25 @@ def bench_all(
         Path | None, Parameter(help="a JSON file for the figures; those of benchmarks that aren't run stay in it")
     ] = None,
     document: Annotated[Path | None, Parameter(help="a file whose marked part becomes the table of them")] = None,
+    device: Annotated[str, Parameter(help="cpu, or cuda for what can be measured there")] = "cpu",
 ) -> None:
     """Hold Cuescope's own time against what its models cost. Exit code 1 when a target is missed.
 
     With --full the figures go into data/scoreboard/speed.json and docs/performance.md of the clone that you stand in,
-    unless others are named.
+    unless others are named; those of a GPU into speed-gpu.json and a table of their own.
     """
     from pipeline.bench.speed.command import bench_speed as run_bench
-    from pipeline.bench.speed.command import benches
+    from pipeline.bench.speed.command import on_device
 
     for name in only:
-        if name not in benches():
-            raise UserError(f"There is no benchmark '{name}'. {nearest(name, benches())}")
+        if name not in on_device(device):
+            raise UserError(f"There is no benchmark '{name}' on {device}. {nearest(name, on_device(device))}")
     if not models.is_dir():
         raise UserError(f"There is no {models}: the benchmarks use the tiny models. Run them from a clone.")
     if not quick:
-        out, document = out or Path("data/scoreboard/speed.json"), document or Path("docs/performance.md")
-    if not run_bench(only, quick, models.resolve(), work.resolve() if work else None, out, document):
+        name = "speed.json" if device == "cpu" else "speed-gpu.json"
+        out, document = out or Path("data/scoreboard") / name, document or Path("docs/performance.md")
+    if not run_bench(only, quick, models.resolve(), work.resolve() if work else None, out, document, device):
         raise SystemExit(1)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.bench.speed.lines import Line, ratio_of
 from pipeline.bench.speed.models import SIDE, THINGS, owlv2_of_size, pictures
+from pipeline.models import devices
 from pipeline.models.owlv2 import owlv2
 
 CLASSES, FEATURES = 8, 12
@@ -14,7 +15,7 @@ CLASSES, FEATURES = 8, 12
 against."""
 
 
-def bench_detector(quick: bool, models: Path, work: Path) -> Iterator[Line]:
+def bench_detector(quick: bool, models: Path, work: Path, device: str = "cpu") -> Iterator[Line]:
     """Images a second with one list of features, and with those of several classes, at full size on the same model."""
     import torch
     from PIL import Image
@@ -23,7 +24,8 @@ def bench_detector(quick: bool, models: Path, work: Path) -> Iterator[Line]:
     folder = owlv2_of_size(work)
     images = pictures(4 if quick else 16, SIDE)
     phrases = [f"{a} {b}" for a in THINGS for b in THINGS if a != b][: CLASSES * FEATURES]
-    network = Owlv2ForObjectDetection.from_pretrained(folder).eval()
+    dtype = devices.dtype(devices.precision("auto", device))
+    network = Owlv2ForObjectDetection.from_pretrained(folder, dtype=dtype).eval().to(device)
     processor = AutoProcessor.from_pretrained(folder)
 
     def theirs(lists: list[list[str]]) -> None:
@@ -34,14 +36,14 @@ def bench_detector(quick: bool, models: Path, work: Path) -> Iterator[Line]:
                         text=[[f"a photo of a {word}" for word in features]],
                         images=Image.fromarray(image),
                         return_tensors="pt",
-                    )
+                    ).to(device, dtype)
                     outputs = network(**inputs)
                     sizes = [image.shape[:2]]
                     processor.post_process_grounded_object_detection(outputs, threshold=0.05, target_sizes=sizes)
 
     def ours(asked: list[str]) -> None:
         # a new back end each time, so that the texts are encoded in every run, once
-        detector = owlv2("cpu", work / "detector-cache", name=folder, floor=0.05)
+        detector = owlv2(device, work / "detector-cache", name=folder, floor=0.05)
         detector.detect(images, asked)
 
     ours(phrases[:2])

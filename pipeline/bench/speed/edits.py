@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.bench.speed.lines import Line, ratio_of
+from pipeline.bench.speed.images import MORE
+from pipeline.bench.speed.lines import Line, ratio_of, seconds_of
 from pipeline.bench.speed.models import clip_of_size, pictures
 from pipeline.evidence.experiments import MASK
-from pipeline.evidence.making import made
+from pipeline.evidence.making import MAKERS, made
 from pipeline.evidence.masks import _grabcut
+from pipeline.images import RGB
 from pipeline.models.open_clip_model import open_clip_classifier
 
 FILLS = ("mean", "blur", "inpaint", "patch")
@@ -19,27 +22,34 @@ EACH = 16
 """Edits of a picture: of two cues, each with its placebo, with every fill."""
 
 
-def bench_edits(quick: bool, models: Path, work: Path) -> Iterator[Line]:
+def bench_edits(quick: bool, models: Path, work: Path, device: str = "cpu") -> Iterator[Line]:
     """Removals with every fill, their placebos and insertions, made and shown, over as many forwards alone."""
     for name, number, side, kind in (
         (clip_of_size("ViT-B-32", work), 3 if quick else 12, 256, "ViT-B-32, 256 px"),
         (f"local-dir:{models / 'clip'}", 12 if quick else 96, 96, "tiny CLIP, 96 px"),
     ):
-        model = open_clip_classifier(("boat", "car"), "cpu", name=name, precision="fp32")
+        number *= 1 if device == "cpu" else MORE
+        model = open_clip_classifier(("boat", "car"), device, name=name)
         shown = pictures(number, side)
         plain = [image for image in shown for _ in range(EACH)]
         asked = [(spec, image, shown[n - 1]) for n, image in enumerate(shown) for spec in _specs(n)]
         model.logits(shown[:2])
 
-        def edited() -> None:
+        def edited(show: Callable[[Sequence[RGB]], Any] = model.logits) -> None:
             _grabcut.cache_clear()  # each run is a first one
             with made(*zip(*asked, strict=True)) as coming:  # noqa: B023
-                model.logits(coming)  # noqa: B023
+                show(coming)
 
-        ratio, mine, _ = ratio_of(edited, lambda: model.logits(plain))  # noqa: B023
+        ratio, mine, alone = ratio_of(edited, lambda: model.logits(plain))  # noqa: B023
         said = f"{number} pictures, {EACH} edits each"
         yield Line("ablation", f"edited pictures over plain forwards, {kind}", ratio, 0.7, setting=said)
         yield Line("ablation", f"edited pictures, {kind}", len(asked) / mine, unit="images/s")
+        if device != "cpu":
+            making = seconds_of(lambda: edited(list))
+            yield Line("ablation", f"plain forwards, {kind}", len(asked) / alone, unit="images/s")
+            said = f"{MAKERS} threads"
+            yield Line("ablation", f"made, shown to none, {kind}", len(asked) / making, unit="images/s", setting=said)
+            yield Line("ablation", f"edited pictures over the slower of the two, {kind}", max(making, alone) / mine)
 
 
 def _specs(seed: int) -> Iterator[dict]:

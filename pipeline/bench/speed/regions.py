@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.bench.speed.images import MORE
 from pipeline.bench.speed.lines import Line, figure, ratio_of
 from pipeline.bench.speed.models import clip_of_size, pictures
 from pipeline.geometry import Boxes
@@ -18,17 +19,18 @@ R = 16
 LEAST = 8.0
 
 
-def bench_regions(quick: bool, models: Path, work: Path) -> Iterator[Line]:
+def bench_regions(quick: bool, models: Path, work: Path, device: str = "cpu") -> Iterator[Line]:
     """Regions a second, by RoIAlign and by crops, with the tiny CLIP and with one of ViT-B-32's size."""
     rng = np.random.default_rng(0)
     for name, images, kind in (
         (f"local-dir:{models / 'clip'}", 32 if quick else 128, "tiny CLIP (ResNet)"),
         (clip_of_size("ViT-B-32", work), 4 if quick else 16, "ViT-B-32"),
     ):
+        images *= 1 if device == "cpu" else MORE
         shown = pictures(images, 224 if "ViT" in kind else 96)
         boxes = [_boxes(rng) for _ in shown]
-        aligned = open_clip_encoder("cpu", name=name, precision="fp32")
-        crops = open_clip_encoder("cpu", name=name, regions="crops", precision="fp32")
+        aligned = open_clip_encoder(device, name=name)
+        crops = open_clip_encoder(device, name=name, regions="crops")
         aligned.regions(shown[:2], boxes[:2]), crops.regions(shown[:2], boxes[:2])  # the weights are read
         ratio, mine, _ = ratio_of(lambda: aligned.regions(shown, boxes), lambda: crops.regions(shown, boxes))  # noqa: B023
         said, most = f"{images} images, {R} regions each", allowed(name)
