@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from pipeline.bench.speed import command
-from pipeline.bench.speed.clusters import k_medoids
+from pipeline.bench.speed.clusters import cosine_distances, k_medoids, silhouette_of
 from pipeline.bench.speed.lines import Line
 from pipeline.errors import UserError
+from pipeline.metrics import ravl
 from tests.conftest import ROOT
 
 
@@ -73,10 +74,14 @@ def test_medoids_are_members_of_the_groups_they_stand_for() -> None:
     owner = np.repeat(np.arange(4), 30)
     vectors = centres[owner] + 0.05 * rng.standard_normal((120, 16), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    medoids = k_medoids(vectors, 4)
+    distance = cosine_distances(vectors)
+    medoids = k_medoids(distance, 4)
     nearest = (vectors @ vectors[medoids].T).argmax(axis=1)
     within = (vectors * vectors[medoids][nearest]).sum(axis=1)
     assert len(set(medoids.tolist())) == 4 and within.mean() > 0.5
+    for own in (nearest, owner, rng.integers(4, size=120), np.arange(120) % 119):
+        told = ravl.silhouette(vectors, own)
+        assert silhouette_of(distance, own, 119) == pytest.approx(told, abs=0.02)
 
 
 def test_the_command_runs_one_and_knows_the_others(tmp_path: Path) -> None:

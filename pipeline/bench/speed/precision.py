@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.bench.planted import families, judge, methods
 from pipeline.bench.planted.run import Models, audit_of, build_model, run_chain, write_pictures
 from pipeline.bench.planted.settings import Setting, settings
-from pipeline.bench.speed.clusters import k_medoids
+from pipeline.bench.speed.clusters import cosine_distances, k_medoids
 from pipeline.bench.speed.lines import Line
 from pipeline.context import Context
 from pipeline.models.protocols import Floats
@@ -56,7 +56,7 @@ def _precisions(setting: Setting, models: Models) -> list[float]:
 
 
 def _medoids(vectors: Floats, k: int, seed: int) -> Floats:
-    return vectors[k_medoids(vectors, k)]
+    return vectors[k_medoids(cosine_distances(vectors), k, seed)]
 
 
 def _audited(setting: Setting, models: Models, regions: str) -> tuple[methods.Evidence, judge.Truth]:
