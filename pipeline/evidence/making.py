@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Any, overload
 
 from pipeline.evidence.edits import apply_edit
-from pipeline.images import DECODERS, RGB
+from pipeline.images import RGB
 
-MAKERS = max(min((os.cpu_count() or 1) // 2, DECODERS), 1)
-"""Threads that make edits: half of the cores at most, for a model on the CPU needs them too."""
+MAKERS = max(min((os.cpu_count() or 1) // 2, 2), 1)
+"""Threads that make edits: an edit is many small steps, between which only one thread runs; more get in its way."""
 
 
 class Coming(Sequence[RGB]):

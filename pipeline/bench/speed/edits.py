@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bench.speed.images import MORE
 from pipeline.bench.speed.lines import Line, ratio_of, seconds_of
 from pipeline.bench.speed.models import clip_of_size, pictures
 from pipeline.evidence.experiments import MASK
@@ -28,7 +27,7 @@ def bench_edits(quick: bool, models: Path, work: Path, device: str = "cpu") -> I
         (clip_of_size("ViT-B-32", work), 3 if quick else 12, 256, "ViT-B-32, 256 px"),
         (f"local-dir:{models / 'clip'}", 12 if quick else 96, 96, "tiny CLIP, 96 px"),
     ):
-        number *= 1 if device == "cpu" else MORE
+        number *= 1 if device == "cpu" else 2
         model = open_clip_classifier(("boat", "car"), device, name=name)
         shown = pictures(number, side)
         plain = [image for image in shown for _ in range(EACH)]
