@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.geometry import Boxes, as_boxes
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Most = Annotated[int, Field(ge=1)]
-CANDIDATES = 30_000  # most (place, phrase) pairs of an image that enter suppression; ultralytics' number
+LOOKED_AT = 1000
+"""(place, phrase) pairs of an image, the best of all, that enter suppression first; more, if too few of them stay."""
 
 
 @dataclass(frozen=True)
@@ -50,34 +52,46 @@ def select(boxes: Tensor, scores: Tensor, choice: Choice, normalise: Callable[[T
 
     Args:
         boxes: (places, 4) xyxy in any unit.
-        scores: (places, phrases) raw, in [0, 1], on the same device.
+        scores: (places, phrases) raw, in [0, 1].
         normalise: what turns boxes of that unit into normalised ones of the image.
     """
     import torch
-    from torchvision.ops import batched_nms
 
-    places, phrases = torch.nonzero(scores >= choice.floor, as_tuple=True)
-    values = scores[places, phrases]
-    if len(values) > CANDIDATES:
-        values, best = values.topk(CANDIDATES)
-        places, phrases = places[best], phrases[best]
-    candidates = boxes[places].to(values)
-    kept = batched_nms(candidates, values, phrases, choice.iou)
+    at = torch.nonzero(scores >= choice.floor, as_tuple=True)
+    values, (places, phrases) = scores[at].float().cpu().numpy(), (index.cpu().numpy() for index in at)
+    rank = np.lexsort((phrases, -values))  # of equals the first phrase, and of these the first place
+    values, places, phrases = values[rank], places[rank], phrases[rank]
+    candidates = boxes.float().cpu()[torch.from_numpy(places)]
     # the best box of each phrase comes first, so that no phrase is crowded out of an image
-    seen: set[int] = set()
-    leaders: list[int] = []
-    others: list[int] = []
-    for index in kept.tolist():
-        phrase = int(phrases[index])
-        (others if phrase in seen else leaders).append(index)
-        seen.add(phrase)
-    chosen = leaders + others[: max(choice.most - len(leaders), 0)]
-    order = sorted(chosen, key=lambda index: (-float(values[index]), int(phrases[index]), index))
+    leads = np.zeros(len(values), dtype=bool)
+    leads[np.unique(phrases, return_index=True)[1]] = True
+    room = max(choice.most - int(leads.sum()), 0)
+    looked_at = min(LOOKED_AT, len(values))
+    while True:  # only what is better can suppress a box, so that the first of them tell their own
+        first = slice(looked_at)
+        others = np.flatnonzero(_apart(candidates[first], phrases[first], choice.iou) & ~leads[first])
+        if len(others) >= room or looked_at == len(values):
+            break
+        looked_at = min(4 * looked_at, len(values))
+    chosen = np.sort(np.concatenate([np.flatnonzero(leads), others[:room]]))
     return Detections(
-        as_boxes(normalise(candidates[order].clone())),
-        calibrated(values[order].cpu().numpy(), choice.calibration).astype(np.float32),
-        phrases[order].cpu().numpy().astype(np.int64),
+        as_boxes(normalise(candidates[torch.from_numpy(chosen)])),
+        calibrated(values[chosen], choice.calibration).astype(np.float32),
+        phrases[chosen].astype(np.int64),
     )
+
+
+def _apart(boxes: Tensor, phrases: NDArray[np.int64], iou: float) -> NDArray[np.bool_]:
+    """Which of these boxes, best first, no better one of the same phrase overlaps by more than `iou`."""
+    import torch
+    from torchvision.ops import nms
+
+    kept = np.zeros(len(phrases), dtype=bool)
+    falling = torch.arange(len(phrases), 0, -1, dtype=torch.float32)
+    order = np.argsort(phrases, kind="stable")
+    for mine in np.split(order, np.flatnonzero(np.diff(phrases[order])) + 1) if len(order) else ():
+        kept[mine[nms(boxes[torch.from_numpy(mine)], falling[torch.from_numpy(mine)], iou).numpy()]] = True
+    return kept
 
 
 def remembered(vectors: dict[str, Floats], phrases: Sequence[str], encode: Callable[[list[str]], Floats]) -> Floats:
