@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
-import fsspec
-
 from pipeline import secrets
 from pipeline.errors import UserError
 from pipeline.secrets import is_url, shown
@@ -93,6 +91,8 @@ class Remote:
     @property
     def _store(self) -> tuple[Any, str]:
         """fsspec's file system, which every place of the scheme shares, and the path in it."""
+        import fsspec  # it takes as long to import as all that `--help` needs
+
         files = fsspec.filesystem(self.scheme, use_listings_cache=False)
         return files, files._strip_protocol(self.address)
 
