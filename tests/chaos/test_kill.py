@@ -1,4 +1,5 @@
-"""kill -9 at thirty random points, then the same command: the tables equal those of an undisturbed run."""
+"""kill -9 at random points (ten; thirty before a release), then the same command: the tables equal those of an
+undisturbed run."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ def crumbs(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".*.part")]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(
+    "point", [pytest.param(p, marks=[pytest.mark.release] * (number % 3 > 0)) for number, p in enumerate(POINTS)]
+)
 def test_a_kill_changes_nothing(
     point: float, run: Harness, configured: Callable[..., Path], whole: Whole, tmp_path: Path
 ) -> None:
@@ -42,9 +45,9 @@ def test_a_kill_changes_nothing(
 
 
 def test_the_points_lay_in_many_stages() -> None:
-    if len(HIT) < len(POINTS):
-        pytest.skip("it speaks of all thirty points together")
-    assert sum(killed["code"] == -9 for killed in HIT.values()) >= 28
+    if len(HIT) < len(POINTS) // 3:
+        pytest.skip("it speaks of all points together")
+    assert sum(killed["code"] == -9 for killed in HIT.values()) >= len(HIT) - 2
     assert len({killed["stage"] for killed in HIT.values()} & set(STAGES)) >= 4
 
 
