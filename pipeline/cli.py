@@ -328,7 +328,7 @@ def bench_all(
         Path | None, Parameter(help="a JSON file for the figures; those of benchmarks that aren't run stay in it")
     ] = None,
     document: Annotated[Path | None, Parameter(help="a file whose marked part becomes the table of them")] = None,
-    device: Annotated[str, Parameter(help="cpu, or cuda for what can be measured there")] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], Parameter(help="cuda: what can be measured on a GPU")] = "cpu",
 ) -> None:
     """Hold Cuescope's own time against what its models cost. Exit code 1 when a target is missed.
 

@@ -207,10 +207,6 @@ class LoadedClip:
         numbers = sized.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div(255)
         return self.preprocess.transforms[-1](numbers).to(devices.dtype(self.precision))
 
-    def pixels(self, images: Sequence[RGB], transform: Any = None) -> Tensor:
-        """Both at once."""
-        return self.normalised(self.sized(images, transform))
-
     def images(self, images: Sequence[RGB], batches: Batches) -> Floats:
         """(n, d) unit-length embeddings of whole images, by the model's own preprocessing."""
         import torch

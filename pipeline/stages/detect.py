@@ -14,7 +14,7 @@ from pipeline.models.annotations import annotations_of, reads_annotations
 from pipeline.models.protocols import Detector
 from pipeline.records import SCHEMAS, THINGS
 
-VERSION = 1
+VERSION = 2
 
 
 def phrases(audit: Audit, classes: Sequence[str], attributes: pa.Table) -> list[str]:

@@ -52,7 +52,7 @@ def test_a_class_token_transformer_gives_the_mean_of_its_tokens_by_the_value_pat
     loaded = ClipSource(clip("vit_token")).load("cpu")
     visual, images = loaded.model.visual, pictures(2, 64, 64)
     with torch.no_grad():
-        tokens = visual.transformer.resblocks[0](visual._embeds(loaded.pixels(images)))
+        tokens = visual.transformer.resblocks[0](visual._embeds(loaded.normalised(loaded.sized(images))))
         last = visual.transformer.resblocks[1]
         mask = torch.full((tokens.shape[1],) * 2, float("-inf")).fill_diagonal_(0.0)
         tokens = last(tokens, attn_mask=mask)

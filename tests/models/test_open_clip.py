@@ -52,7 +52,7 @@ def test_pixels_equal_the_models_own_preprocessing(clip, pictures, mode, size):
     loaded = ClipSource(name).load("cpu")
     images = pictures(2, *size)
     expected = torch.stack([loaded.preprocess(Image.fromarray(image)) for image in images])
-    assert torch.equal(loaded.pixels(images), expected)
+    assert torch.equal(loaded.normalised(loaded.sized(images)), expected)
 
 
 def test_answers_depend_neither_on_the_batch_nor_on_the_neighbours(clip, pictures):
