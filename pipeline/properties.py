@@ -147,7 +147,16 @@ def measure(image: RGB) -> dict[str, float]:
 
 def saturation(layer: Layer) -> float:
     """Mean of the largest less the smallest channel."""
-    return float(np.mean(layer.max(axis=2) - layer.min(axis=2)))
+    return float(np.mean(_largest(layer) - _smallest(layer)))
+
+
+def _largest(layer: Layer) -> NDArray[np.float32]:
+    """The largest channel of each pixel; NumPy's own reduction of a short last axis takes ten times as long."""
+    return np.maximum(np.maximum(layer[..., 0], layer[..., 1]), layer[..., 2])
+
+
+def _smallest(layer: Layer) -> NDArray[np.float32]:
+    return np.minimum(np.minimum(layer[..., 0], layer[..., 1]), layer[..., 2])
 
 
 def tint(layer: Layer) -> tuple[float, float]:
@@ -158,15 +167,14 @@ def tint(layer: Layer) -> tuple[float, float]:
     Pixels near black, and those blown out, tell nothing and are left out where enough others remain.
     """
     pixels = layer.reshape(-1, 3)
-    useful = (pixels.max(axis=1) > 0.08) & (pixels.min(axis=1) < 0.98)
+    useful = (_largest(pixels) > 0.08) & (_smallest(pixels) < 0.98)
     if useful.sum() >= max(0.05 * len(pixels), 1):
-        pixels = pixels[useful]
-    chroma = np.log(pixels + np.float32(_FLOOR)) @ _CHROMA.T.astype(np.float32)
-    centre = np.median(chroma, axis=0)
-    distance = np.hypot(*(chroma - 0.5 * centre).T)
-    nearest = chroma[distance <= np.median(distance)]
-    red, blue = np.median(nearest, axis=0)
-    return float(red), float(blue)
+        pixels = pixels.compress(useful, axis=0)
+    chroma = (np.log(pixels + np.float32(_FLOOR)) @ _CHROMA.T.astype(np.float32)).T
+    red, blue = np.ascontiguousarray(chroma)
+    distance = np.hypot(red - 0.5 * np.median(red), blue - 0.5 * np.median(blue))
+    nearest = distance <= np.median(distance)
+    return float(np.median(red[nearest])), float(np.median(blue[nearest]))
 
 
 def sharpness(luma: NDArray[np.float32]) -> float:
@@ -500,7 +508,7 @@ def _isoluminant(layer: Layer, strength: float, *, angle: float) -> Layer:
     # the largest step each pixel can take before a channel leaves [0, 1]
     room = ((color > 0).astype(np.float32) - layer) / np.where(color == 0, np.float32(1), color)
     room[..., color == 0] = np.inf
-    return layer + np.minimum(room.min(axis=2, keepdims=True), np.float32(strength)) * color
+    return layer + np.minimum(_smallest(room), np.float32(strength))[..., None] * color
 
 
 assert {part for cue in PROPERTY_CUES.values() for part in cue.weights} <= set(PROPERTIES)

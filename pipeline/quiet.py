@@ -11,6 +11,7 @@ DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # its own keeps what was freed; this one gives it back when asked
+    "OMP_WAIT_POLICY": "passive",  # a thread of torch's that waits leaves its core to those that make the next batch
     "YOLO_OFFLINE": "true",
     "YOLO_AUTOINSTALL": "false",
     "YOLO_VERBOSE": "false",

@@ -26,6 +26,7 @@ xyxy.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -48,39 +49,47 @@ FAINT = 2.0
 """Grey levels (0..255) added to contrasts before they are compared: less is the camera's noise."""
 
 
-def apply_edit(spec: dict[str, Any], image: RGB, donor: RGB | None = None) -> RGB:
-    """The edited picture, of the same shape."""
+Finder = Callable[[RGB, list], Mask]
+"""Tells the pixels (height, width) of the things in these boxes of a picture, and a little more."""
+
+
+def things(image: RGB, boxes: list) -> Mask:
+    """A Finder: GrabCut's pixels of the things, grown."""
+    return grown(foreground(image, boxes))
+
+
+def apply_edit(spec: dict[str, Any], image: RGB, donor: RGB | None = None, find: Finder = things) -> RGB:
+    """The edited picture, of the same shape; `find` may remember what was asked before."""
     if spec["op"] == "geometry":
         strength = spec["strength"]
         if "like" in spec:
             strength = as_strong_as(image, spec["name"], strength, spec["like"]["name"], spec["like"]["strength"])
-        return round_what_is_kept(spec, image, apply_geometry(image, spec["name"], strength))
+        return round_what_is_kept(spec, image, apply_geometry(image, spec["name"], strength), find)
     if spec["op"] == "property":
         rng = np.random.default_rng(spec["seed"])
         edited = apply_property(image, spec["name"], spec["amount"], rng, spec["placebo"], spec.get("colors"))
-        return round_what_is_kept(spec, image, edited)
-    pixels = spec.get("mask") == "grabcut"
+        return round_what_is_kept(spec, image, edited, find)
     if spec["op"] == "mask":
         return np.where(box_mask(image.shape, spec["boxes"])[..., None], np.uint8(0), image)
     if spec["op"] == "erase":
         rng = np.random.default_rng(spec["seed"])
-        return fill_named(spec["fill"])(image, things(image, spec["boxes"], pixels), rng)
-    keep = things(image, spec["keep"], pixels)
+        return fill_named(spec["fill"])(image, meant(spec, image, spec["boxes"], find), rng)
+    keep = meant(spec, image, spec["keep"], find)
     if spec["op"] == "fill":
         return fill_named(spec["fill"])(image, filled(image, spec, keep), np.random.default_rng(spec["seed"]))
     assert donor is not None
-    avoid = things(donor, spec["avoid"], pixels)
+    avoid = meant(spec, donor, spec["avoid"], find)
     if spec["op"] == "paste":
-        cue = things(donor, [spec["from"]], pixels)
+        cue = meant(spec, donor, [spec["from"]], find)
         return paste(image, donor, cue & ~avoid, spec["from"], spec["to"], keep, spec.get("candidates", []))
     return exchange_background(image, donor, keep, box_mask(donor.shape, spec["avoid"]))
 
 
-def round_what_is_kept(spec: dict[str, Any], image: RGB, edited: RGB) -> RGB:
+def round_what_is_kept(spec: dict[str, Any], image: RGB, edited: RGB, find: Finder) -> RGB:
     """The edited picture with what is kept of the other laid on it, where the specification keeps something."""
     if "keep" not in spec:
         return edited
-    kept = things(image, spec["keep"], spec.get("mask") == "grabcut")
+    kept = meant(spec, image, spec["keep"], find)
     return blend(image, edited.astype(np.float32), 1 - soften(kept.astype(np.float32)))
 
 
@@ -90,9 +99,9 @@ def fill_named(name: str) -> Fill:
     return registry.factory("fill", name)
 
 
-def things(image: RGB, boxes: list, pixels: bool) -> Mask:
-    """The pixels (height, width) of the things in these boxes and a little more, or all pixels of the boxes."""
-    return grown(foreground(image, boxes)) if pixels and boxes else box_mask(image.shape, boxes)
+def meant(spec: dict[str, Any], image: RGB, boxes: list, find: Finder) -> Mask:
+    """The pixels (height, width) that a specification means by these boxes: the things in them, or all pixels."""
+    return find(image, boxes) if spec.get("mask") == "grabcut" and boxes else box_mask(image.shape, boxes)
 
 
 def filled(image: RGB, spec: dict[str, Any], keep: Mask) -> Mask:

@@ -104,15 +104,22 @@ def _continued(window: RGB, part: _Part) -> Layer:
     scale = min(64 / max(height, width), 1.0)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     outside = part.outside.astype(np.float32)
-    weighted, weight = _resized(window * outside[..., None], size), _resized(outside, size)
+    weighted, weight = _resized(_seen(window, part), size), _resized(outside, size)
     depth = cv2.distanceTransform((weight <= 0.5).astype(np.uint8), cv2.DIST_L2, 3).max()
     sigma = max(0.75 * min(float(depth), max(size)), 1.0)  # without any zero the distances are infinite
     total = cv2.GaussianBlur(weighted, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT).reshape(weighted.shape)
     norm = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT).reshape(weight.shape)
     color = window[part.outside].mean(axis=0, dtype=np.float64).astype(np.float32)
     # a trace of the mean colour where the Gaussian doesn't reach
-    smooth = (total + np.float32(1e-6) * color) / (norm[..., None] + np.float32(1e-6))
+    smooth = (total + np.float32(1e-6) * color) / cv2.merge([norm + np.float32(1e-6)] * 3).reshape(total.shape)
     return _resized(smooth.astype(np.float32), (width, height))
+
+
+def _seen(window: RGB, part: _Part) -> Layer:
+    """The window in 0..255, with nothing where there is a hole."""
+    seen = window.astype(np.float32)
+    seen[~part.outside] = 0
+    return seen
 
 
 def _resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -140,16 +147,17 @@ def inpaint(image: RGB, mask: Mask, rng: np.random.Generator) -> RGB:
             continue
         # other parts of the mask in the window are holes too: they must not lend their content
         share = part.outside.astype(np.float32)
-        visible = window.astype(np.float32) * share[..., None]
+        visible = _seen(window, part)
         height, width = share.shape
         scale = min(WORKING_SIZE / max(height, width), 1.0)
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
         share = _resized(share, size)
-        source = np.rint(_resized(visible, size) / np.maximum(share, 1e-6)[..., None]).clip(0, 255)
+        weight = cv2.merge([np.maximum(share, 1e-6)] * 3).reshape(*share.shape, 3)
+        source = np.rint(_resized(visible, size) / weight).clip(0, 255)
         # the margin is for OpenCV, which reads beyond pictures of a single row or column
-        edge = ((2, 2), (2, 2))
-        hole = np.pad((share < 0.5).astype(np.uint8), edge, mode="edge")
-        padded = np.pad(source.astype(np.uint8), (*edge, (0, 0)), mode="edge")
+        margins = (2, 2, 2, 2, cv2.BORDER_REPLICATE)
+        hole = cv2.copyMakeBorder((share < 0.5).astype(np.uint8), *margins)
+        padded = cv2.copyMakeBorder(source.astype(np.uint8), *margins)
         done = cv2.inpaint(padded, hole, max(0.03 * max(size), 3.0), cv2.INPAINT_TELEA)[2:-2, 2:-2]
         done = _resized(done, (width, height))
         filled[part.rows, part.columns][part.inside] = done[part.inside]

@@ -18,9 +18,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,14 @@ Asked = tuple[str, Edit]
 """A picture to show, and the class whose effect it is for."""
 
 
+@dataclass(frozen=True)
+class Scales:
+    """The natural dose of each tested cue, None where the encoder can't tell it; and the cues of the whole picture."""
+
+    of_cue: dict[str, Scale | None]
+    of_whole: set[str]
+
+
 def ablate(
     images: pa.Table,
     predictions: Parts,
@@ -96,7 +104,19 @@ def ablate(
         audit=audit, classes=classes, read=pictures.read,
     )  # fmt: skip
     shelf = Shelf(cache, "edits", "predictions", "image_id", (VERSION, list(classes), model.fingerprint))
-    bench = Bench(pictures, model, classes, shelf, count, progress)
+    witness: Witness | None = None
+    if encoder is not None and length(embeddings):
+        scales = natural_scales(experiments, images, cues, presence, embeddings, audit, skip)
+        turns = [_turns(e, audit.seed)[0] if audit.ablate.mode == "racing" else e.pairs for e in experiments]
+        wanted = {edit.edit_id for _, edit in with_dose(experiments, turns, scales)}
+        witness = Witness(
+            encoder,
+            scales,
+            wanted,
+            Shelf(cache, "doses", "embeddings", "image_id", (VERSION, encoder.fingerprint)),
+            count,
+        )
+    bench = Bench(pictures, model, classes, shelf, witness, count, progress)
     edited = {edit.image_id for experiment in experiments for pair in experiment.pairs for edit in pair.edits}
     before = pa.concat_tables([*of_images(predictions, ("image_id", "scores", "logits"), edited)])
     some = pa.concat_tables([*of_images(images, ("image_id", "group"), edited)])
@@ -127,9 +147,7 @@ def ablate(
                 "unmoved": unmoved(experiment, audit, bench.knows, rows.of),
             }
         )
-    doses, moves = measure_doses(
-        experiments, used, images, cues, presence, embeddings, encoder, pictures, audit, cache, count, skip
-    )
+    doses, moves = measure_doses(experiments, used, embeddings, witness, pictures) if witness else ({}, [])
     made = [
         row | {"dose": doses.get((experiment.cue_id, row["edit_id"]), float("nan"))}
         for experiment, pairs in zip(experiments, used, strict=True)
@@ -156,27 +174,16 @@ def _all(measures: pa.Table) -> pa.Table:
     )
 
 
-def measure_doses(
+def natural_scales(
     experiments: list[Experiment],
-    used: list[list[Pair]],
     images: pa.Table,
     cues: pa.Table,
     presence: Parts,
     embeddings: Parts,
-    encoder: RegionEncoder | None,
-    pictures: Pictures,
     audit: Audit,
-    cache: Place,
-    count: Callable[[str, int], None],
     skip: Callable[[str, str], None],
-) -> tuple[dict[tuple[str, str], float], list[dict[str, Any]]]:
-    """(cue, edit) to the edit's dose, for DOSE_IMAGES pictures of each experiment, one fill each; and rows of `moves`.
-    Both empty if there is no encoder.
-
-    A removal's dose is what it took out: positive doses are effects as meant.
-    """
-    if encoder is None or not length(embeddings):
-        return {}, []
+) -> Scales:
+    """Of each cue that is tested its natural dose, on SCALE_IMAGES images at most."""
     rows = np.arange(len(images))
     if len(images) > SCALE_IMAGES:
         rows = np.sort(in_order(rows.tolist(), images["image_id"].to_pylist(), audit.seed, "dose")[:SCALE_IMAGES])
@@ -188,61 +195,104 @@ def measure_doses(
     ids = sample["image_id"].to_pylist()
     labels = np.array(sample["label"].to_pylist())
     selection = of_half(sample, "selection") if not audit.no_split else rows >= 0
-    edited = {pair.edits[0].image_id for pairs in used for pair in pairs}
-    known_vectors = pa.concat_tables([*of_images(embeddings, ("image_id", "embedding"), {*ids} | edited)])
-    by_id = dict(zip(known_vectors["image_id"].to_pylist(), matrix(known_vectors["embedding"]), strict=True))
+    by_id = _by_id(pa.concat_tables([*of_images(embeddings, ("image_id", "embedding"), {*ids})]))
     natural = np.stack([by_id[image_id] for image_id in ids])
     tested = {experiment.cue_id for experiment in experiments}
     asked_of = tested.union(*map(contrary_to, tested))
     shown_in = Presence.of(presence, cues["cue_id"].to_pylist(), asked_of, images=rows)
     present, column = shown_in.present, shown_in.at
-    scales: dict[str, Scale | None] = {}
-    asked: list[tuple[Experiment, Edit]] = []
     of_whole = {row["cue_id"] for row in cues.to_pylist() if row["operator"] != "region"}
+    scales: dict[str, Scale | None] = {}
+    for cue_id in dict.fromkeys(experiment.cue_id for experiment in experiments):
+        contrary = [column[other] for other in contrary_to(cue_id)]
+        fit = ~present[:, contrary].any(axis=1) | present[:, column[cue_id]]
+        scales[cue_id] = natural_scale(natural[fit], present[fit, column[cue_id]], labels[fit], selection[fit])
+    return Scales(scales, of_whole)
+
+
+def with_dose(
+    experiments: list[Experiment], used: list[list[Pair]], scales: Scales
+) -> Iterator[tuple[Experiment, Edit]]:
+    """The edits whose dose is measured: of DOSE_IMAGES pictures of each experiment, one fill each."""
     for experiment, pairs in zip(experiments, used, strict=True):
-        cue_id = experiment.cue_id
-        if cue_id not in scales:
-            contrary = [column[other] for other in contrary_to(cue_id)]
-            fit = ~present[:, contrary].any(axis=1) | present[:, column[cue_id]]
-            scales[cue_id] = natural_scale(natural[fit], present[fit, column[cue_id]], labels[fit], selection[fit])
-        if scales[cue_id] is not None or cue_id in of_whole:
+        if scales.of_cue[experiment.cue_id] is not None or experiment.cue_id in scales.of_whole:
             shown = replace(experiment, pairs=pairs).by_image[:DOSE_IMAGES]
-            turns = [mine[number % len(mine)] for number, mine in enumerate(shown)]
-            asked += [(experiment, edit) for pair in turns for edit in pair.edits]
+            for number, mine in enumerate(shown):
+                yield from ((experiment, edit) for edit in mine[number % len(mine)].edits)
+
+
+class Witness:
+    """Shows edited pictures to the region encoder, each once, for their doses.
+
+    It looks at a picture when the model does, for making it takes as long as looking at it.
+    """
+
+    def __init__(
+        self, encoder: RegionEncoder, scales: Scales, wanted: set[str], shelf: Shelf, count: Callable[[str, int], None]
+    ) -> None:
+        self.encoder, self.scales, self.wanted, self.shelf, self.count = encoder, scales, wanted, shelf, count
+        self.known = shelf.keys()
+
+    def look(self, edits: Sequence[Edit], pictures: Sequence[RGB]) -> None:
+        """At those of these edited pictures whose dose is wanted and not known."""
+        new = {
+            edit.edit_id: number
+            for number, edit in enumerate(edits)
+            if edit.edit_id in self.wanted and edit.edit_id not in self.known
+        }
+        if new:
+            vectors = self.encoder.images([pictures[number] for number in new.values()])
+            seen = {"image_id": [*new], "embedding": list(vectors)}
+            self.shelf.add(seen["image_id"], pa.table(seen, schema=SCHEMAS["embeddings"]))
+            self.known |= new.keys()
+            self.count("dose", len(new))
+
+
+def measure_doses(
+    experiments: list[Experiment], used: list[list[Pair]], embeddings: Parts, witness: Witness, pictures: Pictures
+) -> tuple[dict[tuple[str, str], float], list[dict[str, Any]]]:
+    """(cue, edit) to the edit's dose, for those of :func:`with_dose`, and rows of `moves`.
+
+    A removal's dose is what it took out: positive doses are effects as meant.
+    """
+    scales = witness.scales
+    asked = [*with_dose(experiments, used, scales)]
     if not asked:  # a budget may end before any edit was shown
         return {}, []
-    shelf = Shelf(cache, "doses", "embeddings", "image_id", (VERSION, encoder.fingerprint))
-    known = shelf.keys()
     edits = {edit.edit_id: edit for _, edit in asked}
-    missing = [edits[edit_id] for edit_id in sorted(edits) if edit_id not in known]
-    for first in range(0, len(missing), CHUNK):
+    missing = [edits[edit_id] for edit_id in sorted(edits) if edit_id not in witness.known]
+    witness.wanted |= edits.keys()
+    for first in range(0, len(missing), CHUNK):  # what the model saw in an earlier run, and the encoder didn't
         chunk = missing[first : first + CHUNK]
         with pictures.edited(chunk) as coming:
-            seen = {"image_id": [e.edit_id for e in chunk], "embedding": list(encoder.images(coming))}
-        shelf.add(seen["image_id"], pa.table(seen, schema=SCHEMAS["embeddings"]))
-        count("dose", len(chunk))
-    stored = shelf.read(sorted(edits))
-    after = dict(zip(stored["image_id"].to_pylist(), matrix(stored["embedding"]), strict=True))
+            witness.look(chunk, coming)
+    after = _by_id(witness.shelf.read(sorted(edits)))
+    edited = {edit.image_id for edit in edits.values()}
+    before = _by_id(pa.concat_tables([*of_images(embeddings, ("image_id", "embedding"), edited)]))
     doses: dict[tuple[str, str], float] = {}
     shifts: dict[tuple[str, str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for experiment, edit in asked:
-        pair = np.stack([by_id[edit.image_id], after[edit.edit_id]])
-        for other, scale in scales.items():
+        pair = np.stack([before[edit.image_id], after[edit.edit_id]])
+        for other, scale in scales.of_cue.items():
             mine = other == experiment.cue_id
-            if scale is None or not (mine or experiment.cue_id in of_whole):
+            if scale is None or not (mine or experiment.cue_id in scales.of_whole):
                 continue
-            before, now = scale.of(pair)
+            was, now = scale.of(pair)
             if mine:
-                doses[other, edit.edit_id] = float(now - before) * (1 if experiment.direction == "insertion" else -1)
+                doses[other, edit.edit_id] = float(now - was) * (1 if experiment.direction == "insertion" else -1)
             else:
                 names = (experiment.label, experiment.cue_id, experiment.direction, other)
-                shifts[names][edit.arm].append(float(now - before))
+                shifts[names][edit.arm].append(float(now - was))
     moves = [
         dict(zip(("label", "cue_id", "direction", "other"), names, strict=True))
         | {"dose": float(np.mean(arms["edit"]) - np.mean(arms["placebo"]))}
         for names, arms in shifts.items()
     ]
     return doses, moves
+
+
+def _by_id(embeddings: pa.Table) -> dict[str, Floats]:
+    return dict(zip(embeddings["image_id"].to_pylist(), matrix(embeddings["embedding"]), strict=True))
 
 
 def run_race(
@@ -382,11 +432,12 @@ class Bench:
         model: Classifier,
         classes: Sequence[str],
         shelf: Shelf,
+        witness: Witness | None,
         count: Callable[[str, int], None],
         progress: Callable[[int, int], None],
     ) -> None:
         self.pictures, self.model, self.classes, self.shelf = pictures, model, classes, shelf
-        self.count, self.progress = count, progress
+        self.witness, self.count, self.progress = witness, count, progress
         self.answers: dict[str, Answer] = {}
         self.cached = shelf.keys()
         self.total = 0
@@ -411,7 +462,8 @@ class Bench:
             BudgetReached: the model's own budget is spent; `answers` has those that it gave.
         """
         specs = {key: one for one in asked if (key := self.key(*one)) not in self.answers}
-        missing = [(key, *specs[key]) for key in sorted(specs) if key not in self.cached]
+        missing = [(key, *specs[key]) for key in specs if key not in self.cached]
+        missing.sort(key=lambda one: (one[2].image_id, one[0]))  # edits of a picture have masks in common
         done, self.total = self.total, self.total + len(missing)
         try:
             for first in range(0, len(missing), CHUNK):
@@ -425,8 +477,11 @@ class Bench:
         self.progress(self.total, self.total)
 
     def _show_chunk(self, chunk: list[tuple[str, str, Edit]]) -> None:
-        with self.pictures.edited([edit for _, _, edit in chunk]) as coming:
+        edits = [edit for _, _, edit in chunk]
+        with self.pictures.edited(edits) as coming:
             logits = self._logits(coming, [label for _, label, _ in chunk])
+            if self.witness:
+                self.witness.look(edits, coming)
         self.count("ablate", len(chunk))
         rows = {
             "image_id": [key for key, _, _ in chunk],
