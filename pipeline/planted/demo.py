@@ -42,7 +42,7 @@ PLANTED: dict[str, Cue | None] = {
     "umbrella": None,
     "fish": None,
 }
-PER_CLASS = 90
+PER_CLASS = 60
 WITH_CUE = 0.65
 """Share of a biased class's audited pictures that show its cue; enough without it to see what happens then."""
 ELSEWHERE = 0.08
