@@ -11,25 +11,38 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.chaos.conftest import SMALL
+from tests.conftest import ROOT, write_patched_set
 from tests.test_cli import configuration, cuescope
+from tests.test_flow import server
 from tests.test_resume import tables
+
+__all__ = ["server"]
 
 pytest.importorskip("prefect_dask", reason="needs the extra dask")
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def local(patched_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_patched_set(tmp_path_factory.mktemp("small") / "images", 24)
+
+
+def config_of(folder: Path, pictures: Path) -> Path:
+    return configuration(folder, pictures, **(SMALL | {"shard": 6}))
+
+
+@pytest.fixture(scope="module")
+def local(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("local")
-    done = cuescope("discover", configuration(folder, patched_set, shard=24), "--out", folder / "A", "--no-prefect")
+    done = cuescope("discover", config_of(folder, pictures), "--out", folder / "A", "--no-prefect")
     assert done.returncode == 0, done.stderr
     return tables(folder / "A")
 
 
 @pytest.mark.release
-def test_workers_of_its_own_give_the_same_tables(local: dict[str, bytes], patched_set: Path, tmp_path: Path) -> None:
-    config = configuration(tmp_path, patched_set, shard=24)
+def test_workers_of_its_own_give_the_same_tables(local: dict[str, bytes], pictures: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, pictures)
     done = cuescope("discover", config, "--out", tmp_path / "A", "--runner", "dask:2", PREFECT_HOME=str(tmp_path / "p"))
     assert done.returncode == 0, done.stderr
     assert tables(tmp_path / "A") == local
@@ -37,12 +50,13 @@ def test_workers_of_its_own_give_the_same_tables(local: dict[str, bytes], patche
 
 
 def test_a_worker_that_is_killed_costs_nothing_but_time(
-    local: dict[str, bytes], patched_set: Path, tmp_path: Path
+    server: str, local: dict[str, bytes], pictures: Path, tmp_path: Path
 ) -> None:
     from distributed import Client, LocalCluster
 
-    config = configuration(tmp_path, patched_set, shard=24)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path / "p")}  # a cluster changes it
+    config = config_of(tmp_path, pictures)
+    home = {"PREFECT_HOME": str(tmp_path / "p"), "PREFECT_API_URL": server}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **home}  # a cluster changes it
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster) as client,

@@ -24,7 +24,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from pipeline.errors import UserError
 from pipeline.evidence.drift import drift_between
@@ -365,6 +364,8 @@ def match_cues(a: _Side, b: _Side) -> dict[str, tuple[str, str, float]]:
 
 
 def _match_clusters(a: _Side, b: _Side, olds: list[str], news: list[str]) -> Iterator[tuple[str, str, str, float]]:
+    from scipy.optimize import linear_sum_assignment  # here, for its import takes longer than most commands
+
     at = {image_id: number for number, image_id in enumerate(a.ids)}
     common = [(at[image_id], number) for number, image_id in enumerate(b.ids) if image_id in at]
     if len(common) >= LEAST_COMMON:

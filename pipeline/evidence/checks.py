@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
-from scipy import stats
 
 from pipeline.evidence import duplicates
 from pipeline.metrics.intervals import group_means, minimum_detectable_effect
@@ -339,6 +338,8 @@ def halves(
 
 def mix_row(check: str, counts: NDArray[np.int64], level: float, subject: str) -> Row:
     """Whether two samples (columns) have the same mix of classes (rows): a G test, and Cramér's V."""
+    from scipy import stats  # here, for its import takes longer than most commands
+
     counts = counts[counts.sum(1) > 0]
     enough = len(counts) > 1 and (counts.sum(0) > 0).all()
     if not enough:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from pipeline.config import Audit
 from pipeline.metrics.anytime import STAKES, e_bh, e_value, either
@@ -176,11 +176,11 @@ def futile(lane: Lane, audit: Audit) -> bool:
     if n < FIRST or np.mean(lane.score) > audit.rank.smallest_effect:
         return False
     padded = np.array([*lane.score, 1.0])
-    if padded.mean() + stats.norm.ppf(SURE) * padded.std(ddof=1) / np.sqrt(n + 1) <= audit.rank.smallest_effect:
+    if padded.mean() + special.ndtri(SURE) * padded.std(ddof=1) / np.sqrt(n + 1) <= audit.rank.smallest_effect:
         return True
     spread = float(shift.std(ddof=1))
-    upper = float(shift.mean() + stats.t.ppf(SURE, n - 1) * spread / np.sqrt(n))
-    reached = stats.norm.cdf((upper - safety) / max(spread * np.sqrt(1 + 1 / n), 1e-9))
+    upper = float(shift.mean() + special.stdtrit(n - 1, SURE) * spread / np.sqrt(n))
+    reached = special.ndtr((upper - safety) / max(spread * np.sqrt(1 + 1 / n), 1e-9))
     return float(np.where(safety > 0, reached, 0.0).mean()) <= FLIPS
 
 
@@ -202,7 +202,7 @@ def growth(lane: Lane, audit: Audit) -> float:
     # two pseudo-images, one of them a full hit: after few images without an effect much is still open
     ratio = np.array([*ratio, 1 / (1 + audit.rank.smallest_effect), 2 / (1 + audit.rank.smallest_effect)])
     logs = np.log1p(STAKES[:, None] * (ratio - 1))
-    bound = logs.mean(1) + stats.norm.ppf(SURE) * logs.std(1, ddof=1) / np.sqrt(len(ratio))
+    bound = logs.mean(1) + special.ndtri(SURE) * logs.std(1, ddof=1) / np.sqrt(len(ratio))
     return max(float(bound.max()), 0.0)
 
 
@@ -210,7 +210,7 @@ def told_apart(mine: list[Lane], rival: list[Lane]) -> bool:
     """Whether the order of two findings by harm is clear enough, or not worth more images."""
     (a, va), (b, vb) = harm(mine), harm(rival)
     widest = 2 * 1.96 * max(va, vb) ** 0.5
-    return abs(a - b) > stats.norm.ppf(APART) * (va + vb) ** 0.5 or widest <= NARROW
+    return abs(a - b) > special.ndtri(APART) * (va + vb) ** 0.5 or widest <= NARROW
 
 
 def harm(lanes: list[Lane]) -> tuple[float, float]:

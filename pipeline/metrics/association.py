@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 
 from pipeline.metrics.intervals import Interval, log_odds_ratio, newcombe_difference
 
@@ -57,6 +56,8 @@ def group_weights(groups: ArrayLike) -> Reals:
 
 
 def _sums(labels: NDArray[np.int64], n_classes: int, presence: NDArray, weights: Reals) -> tuple[Reals, Reals]:
+    from scipy import sparse  # here, for its import takes longer than most commands
+
     # weights summed by class and cue (n_classes, n_cues), and by class (n_classes,); labels of -1 count
     # nowhere
     kept = np.flatnonzero((labels >= 0) & (weights != 0))

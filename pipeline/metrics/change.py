@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 Reals = NDArray[np.float64]
 
@@ -129,9 +129,9 @@ def change(estimate: float, terms: Sequence[Term], level: float = 0.95) -> Chang
     parts = sum(v**2 / f for v, f in zip(variances, freedom, strict=True))
     df = max(sum(variances) ** 2 / parts, 1.0) if parts else 1.0
     error = variance**0.5
-    half = float(stats.t.ppf(0.5 + level / 2, df)) * error
-    smallest = float(stats.t.ppf(0.975, df) + stats.t.ppf(POWER, df)) * error
-    p = float(2 * stats.t.sf(abs(estimate) / error, df))
+    half = float(special.stdtrit(df, 0.5 + level / 2)) * error
+    smallest = float(special.stdtrit(df, 0.975) + special.stdtrit(df, POWER)) * error
+    p = float(2 * special.stdtr(df, -abs(estimate) / error))
     return Change(estimate, estimate - half, estimate + half, p, smallest)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 Reals = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ def normal_quantile(level: float) -> float:
     """The two-sided quantile: 1.96 for a level of 0.95."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), not {level}")
-    return float(stats.norm.ppf(0.5 + level / 2))
+    return float(special.ndtri(0.5 + level / 2))
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, level: float = 0.95) -> Interval:
@@ -128,8 +128,8 @@ def percentile_bounds(draws: Reals, n: int, level: float = 0.95) -> tuple[Reals,
     if n < 2:
         nothing = np.full(draws.shape[1:], np.nan)
         return nothing, nothing
-    t = float(stats.t.ppf(0.5 + level / 2, n - 1))
-    tail = float(stats.norm.cdf(-np.sqrt(n / (n - 1)) * t))
+    t = float(special.stdtrit(n - 1, 0.5 + level / 2))
+    tail = float(special.ndtr(-np.sqrt(n / (n - 1)) * t))
     lower, upper = np.nanquantile(draws, [tail, 1 - tail], axis=0)
     return lower, upper
 
@@ -222,6 +222,6 @@ def minimum_detectable_effect(
         raise ValueError("give either sd or share")
     spread = np.asarray(sd, float) if sd is not None else np.sqrt(np.asarray(share, float) * (1 - np.asarray(share)))
     n = np.asarray(n, float)
-    z = stats.norm.ppf(1 - alpha / (2 if two_sided else 1)) + stats.norm.ppf(power)
+    z = special.ndtri(1 - alpha / (2 if two_sided else 1)) + special.ndtri(power)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(n >= 1, z * spread / np.sqrt(n), np.nan)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from pipeline.metrics.intervals import normal_quantile
 
@@ -40,9 +40,11 @@ def separation(values: ArrayLike, member: ArrayLike, n_classes: int, level: floa
         values: (n,), finite.
         member: (n,), the class of each, in [0, n_classes).
     """
+    from scipy.stats import rankdata  # here, for its import takes longer than most commands
+
     values, member = np.asarray(values, float), np.asarray(member, np.int64)
     total = len(values)
-    ranks = stats.rankdata(values)
+    ranks = rankdata(values)
     n = np.bincount(member, minlength=n_classes)
     rest = total - n
     u = np.bincount(member, weights=ranks, minlength=n_classes) - n * (n + 1) / 2
@@ -52,7 +54,7 @@ def separation(values: ArrayLike, member: ArrayLike, n_classes: int, level: floa
         ties = float((tied.astype(float) ** 3 - tied).sum()) / (total * (total - 1)) if total > 1 else 0.0
         sd = np.sqrt(n * rest / 12 * (total + 1 - ties))
         z = np.where(sd > 0, np.maximum(np.abs(u - n * rest / 2) - 0.5, 0) / sd, 0.0)
-    p = np.where(np.isnan(area), np.nan, 2 * stats.norm.sf(z))
+    p = np.where(np.isnan(area), np.nan, 2 * special.ndtr(-z))
     lower, upper = area_interval(area, n, rest, level)
     return Separation(area, lower, upper, np.minimum(p, 1.0), n)
 

@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, stats
 from scipy.special import gammaln
 
 Reals = NDArray[np.float64]
@@ -316,6 +315,8 @@ def _log_choose(n: ArrayLike, k: ArrayLike) -> Reals:
 
 def expected_best_of(n: int, sd: float) -> float:
     """The winner's curse: mean of the largest of n independent normal gaps, mean 0, deviation `sd`."""
+    from scipy import integrate, stats  # here, for their import takes longer than most commands
+
     if n < 1:
         return float("nan")
     integrand = lambda x: x * n * stats.norm.pdf(x) * stats.norm.cdf(x) ** (n - 1)  # noqa: E731

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from pipeline.metrics.intervals import as_columns
 
@@ -135,6 +135,8 @@ def fisher_exact(
     Arrays of any shape. The one-sided p is the hypergeometric tail, computed for all pairs at once; the
     two-sided one is scipy's.
     """
+    from scipy import stats  # here, for its import takes longer than most commands
+
     k1, n1, k2, n2 = np.broadcast_arrays(*(np.asarray(x, np.int64) for x in (k1, n1, k2, n2)))
     some = (n1 > 0) & (n2 > 0)
     p = np.full(k1.shape, np.nan)
@@ -177,7 +179,7 @@ def cochran_mantel_haenszel(tables: ArrayLike, correction: bool = False) -> Stra
         statistic = deviation**2 / variance.sum(-1)
         odds_ratio = np.where(n > 0, a * d / n, 0.0).sum(-1) / np.where(n > 0, b * c / n, 0.0).sum(-1)
     statistic = np.where(variance.sum(-1) > 0, statistic, np.nan)
-    return StratifiedTest(odds_ratio, statistic, stats.chi2.sf(statistic, 1))
+    return StratifiedTest(odds_ratio, statistic, special.chdtrc(1, statistic))
 
 
 def false_discovery(p: ArrayLike, method: Literal["bh", "by"] = "bh") -> Reals:
@@ -186,6 +188,8 @@ def false_discovery(p: ArrayLike, method: Literal["bh", "by"] = "bh") -> Reals:
     Benjamini-Hochberg 1995, or Benjamini-Yekutieli 2001 under any dependence. NaN is "not tested": it stays
     NaN and doesn't count in the family.
     """
+    from scipy import stats  # here, for its import takes longer than most commands
+
     p = np.asarray(p, float)
     tested = ~np.isnan(p)
     q = np.full(p.shape, np.nan)
