@@ -33,6 +33,7 @@ def configuration(folder: Path, images: Path, **more) -> Path:
         "data": {"source": "folder", "path": str(images)},
         "model": {"kind": "python", "factory": "tests.fakes:patch_lover"},
         "embed": {"kind": "python", "factory": "tests.fakes:colors"},
+        "measure": {"max_per_class": 3},
         "ablate": {"fills": ["mean"], "images": 16},
         "cache": str(folder / "cache"),
         "shard": 30,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ import pytest
 
 from pipeline import Audit, discover
 from pipeline.chain import Context, gather, locked, prepare, run_once, run_shard, shards
+from pipeline.cli import main
 from pipeline.errors import UserError
 from pipeline.places import Place, place
 from pipeline.store import AuditFolder
@@ -71,6 +74,18 @@ def plain(done: subprocess.CompletedProcess[str], *words: str) -> None:
     assert last.startswith("cuescope: ") and all(word in last for word in words), last
 
 
+def inside(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command in this process, which spares its start."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["cuescope", *map(str, arguments)])
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(arguments, int(code or 0), out.getvalue(), err.getvalue())
+
+
 @pytest.mark.parametrize("scheme", ["file", pytest.param("memory", marks=pytest.mark.release)])
 def test_any_scheme_gives_the_same_tables(scheme: str, local: dict[str, bytes], pictures: Path, tmp_path: Path) -> None:
     base = f"{scheme}://{tmp_path}"
@@ -83,32 +98,32 @@ def test_the_commands_on_a_bucket(local: dict[str, bytes], pictures: Path, tmp_p
     config = config_of(tmp_path, pictures, f"{root}/cache")
     done = cuescope("audit", config, "--root", f"{root}/R", "--no-prefect")
     assert done.returncode == 0, done.stderr[-3000:]
-    (first,) = json.loads(cuescope("history", f"{root}/R", "--json").stdout)
+    (first,) = json.loads(inside("history", f"{root}/R", "--json").stdout)
     assert first["path"].startswith(f"{root}/R/") and first["state"] == "finished" and first["images"] == 72
     assert tables(place(first["path"])) == local
     assert f"Report: {first['path']}/report.html" in done.stdout
-    shown = cuescope("show", first["path"], "--json")
+    shown = inside("show", first["path"], "--json")
     assert json.loads(shown.stdout)[0]["class"] == "a"
-    here = cuescope("export", first["path"], "--to", "csv", "--out", tmp_path / "f.csv")
-    there = cuescope("export", first["path"], "--to", "csv", "--out", f"{root}/f.csv")
+    here = inside("export", first["path"], "--to", "csv", "--out", tmp_path / "f.csv")
+    there = inside("export", first["path"], "--to", "csv", "--out", f"{root}/f.csv")
     assert here.stdout.strip() == str(tmp_path / "f.csv") and there.stdout.strip() == f"{root}/f.csv", there.stderr
     assert place(f"{root}/f.csv").read_bytes() == (tmp_path / "f.csv").read_bytes()
     (tmp_path / "answers.csv").write_text(
         f"finding_id,image_id,present,verdict,annotator\n{json.loads(shown.stdout)[0]['finding_id']},,,spurious,ann\n"
     )
-    taken = cuescope("import-verdicts", first["path"], tmp_path / "answers.csv")
+    taken = inside("import-verdicts", first["path"], tmp_path / "answers.csv")
     assert taken.returncode == 0 and f"kept in {root}/R/verdicts/" in taken.stdout, taken.stderr
     again = cuescope("audit", config, "--root", f"{root}/R", PREFECT_HOME=str(tmp_path / "prefect"))
     assert again.returncode == 0, again.stderr[-3000:]
-    _, second = json.loads(cuescope("history", f"{root}/R", "--json").stdout)
+    _, second = json.loads(inside("history", f"{root}/R", "--json").stdout)
     run = AuditFolder.open(second["path"]).run()
     assert sum(run["forwards"].values()) == 0 and run["previous"] == first["path"]
     assert AuditFolder.open(second["path"]).read("verdicts")["annotator"].to_pylist() == ["ann"]
-    changed = cuescope("diff", first["path"], second["path"], "--json")
+    changed = inside("diff", first["path"], second["path"], "--json")
     assert changed.returncode == 0, changed.stderr[-3000:]
-    kept = cuescope("history", f"{root}/R", "--keep", "1")
+    kept = inside("history", f"{root}/R", "--keep", "1")
     assert kept.returncode == 0 and f"Deleted {first['path']}" in kept.stderr
-    assert [one["path"] for one in json.loads(cuescope("history", f"{root}/R", "--json").stdout)] == [second["path"]]
+    assert [one["path"] for one in json.loads(inside("history", f"{root}/R", "--json").stdout)] == [second["path"]]
     assert not place(first["path"]).exists()
     texts = [one.read_bytes() for one in place(second["path"]).iterdir() if one.is_file()]
     assert not any(b"SECRET" in text or b"AWS_" in text for text in texts)
