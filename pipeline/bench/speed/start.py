@@ -46,6 +46,6 @@ if __name__ == "__main__":
     from pipeline.quiet import quieten
 
     quieten()
-    for package in ("torch", "torchvision", "transformers", "open_clip", "faiss", "ultralytics"):
+    for package in ("torch", "torchvision", "transformers", "open_clip", "faiss", "ultralytics", "scipy.stats"):
         importlib.import_module(package)
     run_audit(Audit.from_yaml(sys.argv[1], [f"cache={sys.argv[3]}"]), sys.argv[2])
