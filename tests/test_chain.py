@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -13,6 +16,8 @@ from PIL import Image
 from pipeline import Audit, discover
 from pipeline.chain import locked
 from pipeline.errors import UserError
+from pipeline.evidence import making
+from pipeline.evidence.edits import apply_edit
 from pipeline.records import SCHEMAS
 from pipeline.store import AuditFolder
 
@@ -39,6 +44,20 @@ def first(patched_set: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def tables(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(path.glob("*.parquet"))}
+
+
+def test_an_edit_is_made_once_for_the_model_and_for_its_dose(patched_set: Path, tmp_path: Path, monkeypatch) -> None:
+    edited: list[str] = []
+
+    def counted(spec: dict, image: np.ndarray, *more: Any) -> np.ndarray:
+        edited.append(json.dumps([image.tobytes().hex(), spec], sort_keys=True))
+        return apply_edit(spec, image, *more)
+
+    monkeypatch.setattr(making, "apply_edit", counted)
+    result = discover(audit_of(patched_set, tmp_path / "cache"), tmp_path / "A")
+    assert result.run["forwards"]["ablate"] > 100 and result.run["forwards"]["dose"] > 50
+    assert len(edited) == len(set(edited)) == result.run["forwards"]["ablate"]
+    assert gc.get_freeze_count() == 0  # what the chain hid from the garbage collector is in its sight again
 
 
 def test_the_patch_is_the_top_confirmed_finding_of_its_class(first) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.evidence import making
-from pipeline.evidence.edits import apply_edit
+from pipeline.evidence.edits import apply_edit, things
 
 
 def _asked(number: int) -> tuple[list[dict[str, Any]], list[np.ndarray], list[None]]:
@@ -69,3 +69,27 @@ def test_what_goes_wrong_in_an_edit_is_raised_where_its_picture_is_asked_for() -
         assert coming[0].shape == (24, 24, 3)
         with pytest.raises(Exception, match="no such fill"):
             coming[1]
+
+
+def test_the_things_of_a_picture_are_sought_once_for_the_edits_that_follow_one_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, images, _ = _asked(2)
+    keep = [[0.2, 0.2, 0.7, 0.8]]
+    boxes = [[0.0, 0.0, 0.3, 0.3]], [[0.6, 0.6, 1.0, 1.0]]
+    specs = [
+        {"op": "fill", "fill": "mean", "boxes": mine, "keep": keep, "mask": "grabcut", "seed": 0} for mine in boxes
+    ]
+    asked = [(spec, image) for image in images for spec in specs]
+    expected = [apply_edit(spec, image) for spec, image in asked]
+    sought: list[int] = []
+
+    def counted(image: np.ndarray, boxes: list) -> np.ndarray:
+        sought.append(id(image))
+        return things(image, boxes)
+
+    monkeypatch.setattr(making, "MAKERS", 1)  # two could seek the same at once
+    monkeypatch.setattr(making, "things", counted)
+    with making.made([spec for spec, _ in asked], [image for _, image in asked], [None] * 4) as coming:
+        np.testing.assert_array_equal(np.stack(list(coming)), np.stack(expected))
+    assert sorted(sought) == sorted(id(image) for image in images)
