@@ -1,10 +1,11 @@
 """cluster: regions that look alike, as unnamed cues; and words for each from the captions.
 
-Spherical k-means (FAISS) over the selection half's region vectors, k swept and chosen by the simplified silhouette
-with cosine distance: the silhouette of Rousseeuw (1987) with distances to centroids in place of mean distances to
-members, linear in the number of regions. RaVL sweeps 2|Y| to 5|Y| (arXiv 2411.04097, section 3.1); the default here
-is 10|Y| to 30|Y|, because a cue that is in one region of thirty in a tenth of the images is lost among few clusters,
-while a cluster too many costs nothing: what is tested is chosen by evidence, and estimated on the other half.
+Spherical k-means, started by FAISS's k-means++, over the selection half's region vectors, k swept and chosen by the
+simplified silhouette with cosine distance: the silhouette of Rousseeuw (1987) with distances to centroids in place of
+mean distances to members, linear in the number of regions. RaVL sweeps 2|Y| to 5|Y| (arXiv 2411.04097, section 3.1);
+the default here is 10|Y| to 30|Y|, because a cue that is in one region of thirty in a tenth of the images is lost among
+few clusters, while a cluster too many costs nothing: what is tested is chosen by evidence, and estimated on the other
+half.
 
 Regions are read part by part. Of more than `cluster.sample` regions k-means sees those of some images, chosen by the
 seed and their ids, and run.json says so; names come from the captions of these images. Every region is then assigned.
@@ -241,29 +242,49 @@ def far_apart(vectors: Floats, k: int, seed: int) -> Floats:
 
     They find small far-off groups, which a random start seldom does. The first of them are the start for a smaller k.
     """
-    return _kmeans(vectors, k, 0, seed)
-
-
-def spherical_kmeans(vectors: Floats, start: Floats) -> Floats:
-    """Unit centroids (k, d) of unit vectors (n, d), every point used, from a start (k, d)."""
-    return _kmeans(vectors, len(start), ITERATIONS, 0, start)
-
-
-def _kmeans(vectors: Floats, k: int, iterations: int, seed: int, start: Floats | None = None) -> Floats:
     import faiss
 
     fit = faiss.Kmeans(
         vectors.shape[1],
         k,
-        niter=iterations,
+        niter=0,
         spherical=True,
         seed=seed + 1,
         init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,
         min_points_per_centroid=1,
         max_points_per_centroid=max(len(vectors), 1),  # or FAISS would see 256 points a centroid
     )
-    fit.train(np.ascontiguousarray(vectors), init_centroids=start)
+    fit.train(np.ascontiguousarray(vectors))
     return np.asarray(fit.centroids, dtype=np.float32)
+
+
+def spherical_kmeans(vectors: Floats, start: Floats) -> Floats:
+    """Unit centroids (k, d) of unit vectors (n, d), every point used, from a start (k, d): Lloyd's iterations.
+
+    Of the clusters' sums only the vectors that changed theirs are added and taken away, few after the first iterations;
+    FAISS's own k-means adds up all of them in each. A cluster that loses its last vector stays where it was.
+    """
+    centroids, totals = np.array(start, dtype=np.float32), np.zeros(start.shape)
+    own = np.full(len(vectors), -1)
+    for _ in range(ITERATIONS):
+        blocks = [vectors[first : first + BLOCK] for first in range(0, len(vectors), BLOCK)]
+        new = np.concatenate([(centroids @ block.T).argmax(axis=0) for block in blocks])
+        moved = np.flatnonzero(new != own)
+        if not len(moved):
+            break
+        for first in range(0, len(moved), BLOCK):
+            rows = moved[first : first + BLOCK]
+            change = np.zeros((len(centroids), len(rows)), np.float32)
+            change[new[rows], np.arange(len(rows))] = 1
+            left = np.flatnonzero(own[rows] >= 0)
+            change[own[rows[left]], left] = -1
+            totals += change @ (vectors[rows] if len(moved) < len(vectors) else vectors[first : first + BLOCK])
+        own = new
+        held = np.bincount(own, minlength=len(centroids)) > 0
+        totals[~held] = 0  # and not what rounding left
+        norm = np.linalg.norm(totals[held], axis=1, keepdims=True)
+        centroids[held] = totals[held] / np.maximum(norm, 1e-12)
+    return centroids
 
 
 def simplified_silhouette(vectors: Floats, centroids: Floats) -> float:
