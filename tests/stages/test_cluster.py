@@ -141,6 +141,12 @@ def test_k_means_sees_every_point(tables: dict[str, pa.Table]) -> None:
         assert mean @ centroids[number] / np.linalg.norm(mean) > 1 - 1e-4
 
 
+def test_a_cluster_without_vectors_stays_where_it_was() -> None:
+    points = np.eye(D, dtype=np.float32)[[0] * 20 + [1] * 20]
+    start = np.stack([points[0], points[-1], -points[0]])
+    np.testing.assert_allclose(spherical_kmeans(points, start), start, atol=1e-6)
+
+
 def test_a_start_is_of_vectors_far_apart_and_its_first_are_the_start_for_a_smaller_k() -> None:
     rng = np.random.default_rng(3)
     groups = np.eye(D, dtype=np.float32)[:5].repeat([200, 200, 200, 200, 4], axis=0)
