@@ -47,7 +47,7 @@ def allowed(name: str) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     from pipeline.models.open_clip_loading import ClipSource
-    from pipeline.models.roi import stages_of
+    from pipeline.models.roi import region_features, stages_of
 
     clip = ClipSource(name, None, "fp32").load("cpu")
     stages = stages_of(clip.model.visual)
@@ -58,10 +58,9 @@ def allowed(name: str) -> float:
             work()
         return int(counter.get_total_flops())
 
-    with torch.inference_mode():
-        maps = stages.dense(pixels)
+    boxes = [torch.from_numpy(_boxes(np.random.default_rng(0)))]
     crops = R * counted(lambda: clip.model.encode_image(pixels))
-    return crops / (counted(lambda: stages.dense(pixels)) + R * counted(lambda: stages.pool(maps)))
+    return crops / counted(lambda: region_features(stages, pixels, boxes))
 
 
 def _boxes(rng: np.random.Generator) -> Boxes:
