@@ -20,7 +20,10 @@ PROMPT = "Describe the image."
 FLORENCE_TASK = "<DETAILED_CAPTION>"
 YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 NO = ("no", "No", "NO", " no", " No", " NO")
-START = 16  # images in the first forward
+START = 16
+"""Images in the first forward."""
+SMALL, SMALL_START = 100_000_000, 64
+"""And of a model with fewer parameters: calling it for a token takes longer than the token."""
 WORDLESS = frozenset({"blip", "git", "vision-encoder-decoder"})  # caption without a prompt, and continue one
 
 
@@ -60,9 +63,8 @@ def transformers_captioner(
             trusted.
     """
     hub.check_transformers(where, name, trust_pickle)
-    batches = Batches(batch, START)
     return TransformersCaptioner(
-        where, name, prompt, max_new_tokens, longest_side, precision, device, batches, trust_pickle
+        where, name, prompt, max_new_tokens, longest_side, precision, device, batch, trust_pickle
     )
 
 
@@ -78,12 +80,12 @@ class TransformersCaptioner:
         longest_side: int,
         precision: Precision,
         device: str,
-        batches: Batches,
+        batch: Batch,
         trust_pickle: bool,
     ) -> None:
         self._where, self._name, self._prompt = where, name, prompt
         self._longest, self._side = max_new_tokens, longest_side
-        self._wanted, self._device, self._batches = precision, device, batches
+        self._wanted, self._device, self._batch = precision, device, batch
         self._trust = trust_pickle
 
     @cached_property
@@ -188,6 +190,10 @@ class TransformersCaptioner:
             self._where, AutoModelForImageTextToText, self._name, self._trust, dtype=dtype
         )
         return model.to(self._on)
+
+    @cached_property
+    def _batches(self) -> Batches:
+        return Batches(self._batch, SMALL_START if self._model.num_parameters() < SMALL else START)
 
     @property
     def _tasks(self) -> dict[str, str]:
