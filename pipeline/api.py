@@ -120,7 +120,7 @@ class Result:
 
     @cached_property
     def _redo(self) -> Callable[[dict[str, Any]], RGB]:
-        return redo_edit(self._context, self.table("images"))
+        return redo_edit(self._pictures)
 
     def _repr_html_(self) -> str:
         return self.findings._repr_html_()

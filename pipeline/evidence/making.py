@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, overload
 
-from pipeline.evidence.edits import apply_edit, things
+import cachetools
+import numpy as np
+
+from pipeline.evidence.edits import Finder, apply_edit, things
 from pipeline.evidence.masks import Mask
 from pipeline.images import RGB
 
@@ -17,8 +20,38 @@ MAKERS = max(min((os.cpu_count() or 1) // 2, 4), 1)
 """Threads that make edits: half of the cores, for a model on the CPU needs them too, and no more than four. An edit is
 many small steps, between which only one thread runs: eight made fewer on sixteen cores."""
 
-REMEMBERED = 16
-"""Masks of things that are kept for the edits to come."""
+MASK_BYTES = 64 * 2**20
+"""What masks that are kept for the edits to come may take."""
+
+
+class Masks:
+    """Masks of the things in pictures: each is found once, while those asked for last take no more than MASK_BYTES."""
+
+    def __init__(self) -> None:
+        self._found: cachetools.LRUCache = cachetools.LRUCache(MASK_BYTES, getsizeof=lambda bits: bits.nbytes)
+        self._lock = threading.Lock()
+
+    def finder(self, names: Mapping[int, Hashable]) -> Finder:
+        """What several threads may ask, of pictures by their id(): `names` tells what else is the same picture."""
+
+        def of_box(name: Hashable, image: RGB, box: tuple[float, ...]) -> Mask:
+            with self._lock:
+                bits = self._found.get((name, box))
+            if bits is None:
+                bits = np.packbits(things(image, [box]))
+                if bits.nbytes <= MASK_BYTES:
+                    with self._lock:
+                        self._found[name, box] = bits
+            size = image.shape[0] * image.shape[1]
+            return np.unpackbits(bits, count=size).view(bool).reshape(image.shape[:2])
+
+        def find(image: RGB, boxes: list) -> Mask:
+            mask = np.zeros(image.shape[:2], dtype=bool)
+            for box in boxes:  # each is found and grown by itself, as edits.things does
+                mask |= of_box(names[id(image)], image, tuple(box))
+            return mask
+
+        return find
 
 
 class Coming(Sequence[RGB]):
@@ -42,23 +75,14 @@ class Coming(Sequence[RGB]):
 
 @contextmanager
 def made(
-    specs: Sequence[dict[str, Any]], images: Sequence[RGB], donors: Sequence[RGB | None]
+    specs: Sequence[dict[str, Any]], images: Sequence[RGB], donors: Sequence[RGB | None], find: Finder | None = None
 ) -> Iterator[Sequence[RGB]]:
     """The pictures that these specifications make of these pictures and donors, in order, made on MAKERS threads.
 
-    Edits of one picture should follow one another: what was found in it is remembered for a while.
+    What was found in a picture is remembered, by `find` or until the last of these is made.
     """
-    by_id = {id(image): image for image in (*images, *donors) if image is not None}  # alive until the last edit is made
-
-    @functools.lru_cache(REMEMBERED)
-    def found(image: int, boxes: tuple[tuple[float, ...], ...]) -> Mask:
-        mask = things(by_id[image], [*boxes])
-        mask.setflags(write=False)
-        return mask
-
-    def find(image: RGB, boxes: list) -> Mask:
-        return found(id(image), tuple(map(tuple, boxes)))
-
+    if find is None:
+        find = Masks().finder({id(image): id(image) for image in (*images, *donors)})
     pool = ThreadPoolExecutor(MAKERS)
     try:
         yield Coming([pool.submit(apply_edit, *one, find) for one in zip(specs, images, donors, strict=True)])

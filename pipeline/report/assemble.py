@@ -6,7 +6,8 @@ import base64
 import io
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 from PIL import Image
 
-from pipeline.images import RGB, UnreadableImage
+from pipeline.images import DECODERS, RGB, UnreadableImage
 from pipeline.records import worst_first
 from pipeline.report import checks
 from pipeline.report.beside import Beside, Region
@@ -38,7 +39,8 @@ Edit = dict[str, Any]
 
 
 class Gallery(Protocol):
-    """Gives a picture's address: as a data URI, or where a server has it. An empty one: it can't be read."""
+    """Gives a picture's address: as a data URI, or where a server has it. An empty one: it can't be read. Several
+    threads may ask."""
 
     @property
     def full(self) -> bool:
@@ -71,30 +73,39 @@ def assemble(
     findings = sorted(rows["findings"], key=worst_first)
     experiments = _experiments(findings, tables["edits"].to_pylist() if "edits" in tables else [])
     thumbs: dict[str, str] = {}
-
-    def thumb(image_id: str) -> str:
-        if image_id not in thumbs:
-            thumbs[image_id] = gallery.thumb(image_id)
-        return thumbs[image_id]
-
     triples: list[Triple] = []
     montages: dict[str, str] = {}
     left_out = 0
-    for finding in findings:
-        if gallery.full:
-            left_out += 1
-            continue
-        for image_id in (finding["evidence_ids"] or [])[: EVIDENCE.get(finding["verdict"], 4)]:
-            thumb(image_id)
-        cue_id = finding["cue_id"]
-        if cue_id in beside.regions and cue_id not in montages:
-            montages[cue_id] = gallery.montage(cue_id, beside.regions[cue_id])
-        for direction in ("removal", "insertion"):
-            pairs = experiments.get((finding["finding_id"], direction), [])
-            triples += _triples(finding, direction, pairs, thumb, gallery)
-    for image_id in checks.pictured(rows.get("checks", [])):
-        if not gallery.full:
-            thumb(image_id)
+    with ThreadPoolExecutor(DECODERS) as pool:
+
+        def show(image_ids: Iterable[str]) -> None:
+            new = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in thumbs]
+            thumbs.update(zip(new, pool.map(gallery.thumb, new), strict=True))
+
+        for finding in findings:
+            if gallery.full:
+                left_out += 1
+                continue
+            cue_id = finding["cue_id"]
+            if cue_id in beside.regions and cue_id not in montages:
+                montages[cue_id] = ""
+                sheet = pool.submit(gallery.montage, cue_id, beside.regions[cue_id])
+            else:
+                sheet = None
+            chosen = [
+                pair
+                for direction in ("removal", "insertion")
+                for pair in _chosen(finding, direction, experiments.get((finding["finding_id"], direction), []))
+            ]
+            made = pool.map(gallery.edit, [edit for _, edit, _ in chosen])
+            show((finding["evidence_ids"] or [])[: EVIDENCE.get(finding["verdict"], 4)])
+            show(edit["image_id"] for _, edit, _ in chosen)
+            triples += _triples(finding, chosen, made, thumbs)
+            if sheet is not None:
+                montages[cue_id] = sheet.result()
+        for image_id in checks.pictured(rows.get("checks", [])):
+            if not gallery.full:
+                show([image_id])
     thumbs = {image_id: uri for image_id, uri in thumbs.items() if uri}
     shown = set(thumbs) | {triple.image_id for triple in triples}
     return ReportData(
@@ -169,9 +180,8 @@ def effects_by_fill(experiments: Experiments) -> Rows:
     return rows
 
 
-def _triples(
-    finding: Edit, direction: str, pairs: list[tuple[Edit, Edit]], thumb: Callable[[str], str], gallery: Gallery
-) -> list[Triple]:
+def _chosen(finding: Edit, direction: str, pairs: list[tuple[Edit, Edit]]) -> list[tuple[str, Edit, Edit]]:
+    """Which edits of an experiment are shown, each with its place and its placebo; of a picture one."""
     sign = -1.0 if direction == "removal" else 1.0
     order = sorted(
         pairs,
@@ -181,32 +191,37 @@ def _triples(
             pair[0]["fill"],
         ),
     )
-    shown: list[Triple] = []
-    for place, quantile in PLACES.get(finding["verdict"], ()):
-        if not order:
-            break
+    chosen: dict[str, tuple[str, Edit, Edit]] = {}
+    for place, quantile in PLACES.get(finding["verdict"], ()) if order else ():
         edit, placebo = order[round(quantile * (len(order) - 1))]
-        if any(triple.image_id == edit["image_id"] for triple in shown) or not thumb(edit["image_id"]):
-            continue
-        after, control = gallery.edit(edit)
-        if not after or not control:
-            continue
-        shown.append(
-            Triple(
-                finding["finding_id"],
-                direction,
-                edit["fill"],
-                place,
-                edit["image_id"],
-                thumb(edit["image_id"]),
-                after,
-                control,
-                number(edit["score_before"]),
-                number(edit["score_after"]),
-                number(placebo["score_after"]),
-            )
+        chosen.setdefault(edit["image_id"], (place, edit, placebo))
+    return list(chosen.values())
+
+
+def _triples(
+    finding: Edit,
+    chosen: list[tuple[str, Edit, Edit]],
+    made: Iterable[tuple[str, str]],
+    thumbs: Mapping[str, str],
+) -> list[Triple]:
+    """Those whose pictures can be read."""
+    return [
+        Triple(
+            finding["finding_id"],
+            edit["direction"],
+            edit["fill"],
+            place,
+            edit["image_id"],
+            thumbs[edit["image_id"]],
+            after,
+            control,
+            number(edit["score_before"]),
+            number(edit["score_after"]),
+            number(placebo["score_after"]),
         )
-    return shown
+        for (place, edit, placebo), (after, control) in zip(chosen, made, strict=True)
+        if thumbs[edit["image_id"]] and after and control
+    ]
 
 
 class Embedded:
@@ -219,16 +234,16 @@ class Embedded:
             redo_edit: for a row of `edits` with arm `edit`, the edited picture and that of its placebo.
         """
         self._load, self._redo = load_image, redo_edit
-        self._bytes = 0
+        self._sizes: list[int] = []
 
     @property
     def full(self) -> bool:
         """Whether the file is as large as it may get."""
-        return self._bytes > MAX_PICTURE_BYTES
+        return sum(self._sizes) > MAX_PICTURE_BYTES
 
     def _add(self, picture: RGB, side: int = THUMB_SIDE) -> str:
         uri = data_uri(picture, side)
-        self._bytes += len(uri)
+        self._sizes.append(len(uri))
         return uri
 
     def thumb(self, image_id: str) -> str:

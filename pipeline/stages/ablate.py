@@ -17,25 +17,26 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cachetools
 import numpy as np
 import pyarrow as pa
 
 from pipeline.config import Audit
-from pipeline.context import Context
 from pipeline.errors import BudgetReached
 from pipeline.evidence import race
 from pipeline.evidence.answers import margin, says_yes_or_no, scores_of, surest
 from pipeline.evidence.boxes import of_images
 from pipeline.evidence.dose import Scale, natural_scale
-from pipeline.evidence.edits import apply_edit
+from pipeline.evidence.edits import Finder, apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
-from pipeline.evidence.making import made
+from pipeline.evidence.making import Masks, made
 from pipeline.evidence.presence import Presence, phi
 from pipeline.images import RGB
 from pipeline.models.protocols import Classifier, Floats, RecordedAnswers, RegionEncoder, YesNoModel
@@ -52,6 +53,8 @@ DOSE_IMAGES = 20
 """Pictures of an experiment on which the dose is measured."""
 CHUNK = 512
 """Edits between two writes of the cache: what a crash may cost."""
+HELD_BYTES = 64 * 2**20
+"""What pictures that were read may take, for the experiments to come."""
 RECORDED = "the model under test is a file of its answers, which can't be shown an edited picture"
 
 Answer = tuple[np.ndarray, np.ndarray]
@@ -543,25 +546,43 @@ class Rows:
 
 
 class Pictures:
-    """Pictures by id, each chunk's read once."""
+    """Pictures by id, for several threads: those asked for last, and what was found in them, are held."""
 
     def __init__(self, images: pa.Table, load: Callable[[pa.Table], list[RGB]]) -> None:
         self._images, self._load = images, load
+        self._held: cachetools.LRUCache = cachetools.LRUCache(HELD_BYTES, getsizeof=lambda picture: picture.nbytes)
+        self._lock = threading.Lock()
+        self._masks = Masks()
 
-    def read(self, ids: Sequence[str]) -> dict[str, RGB]:
-        """The pictures of these ids."""
-        (found,) = of_images(self._images, self._images.column_names, {*ids})
-        return dict(zip(found["image_id"].to_pylist(), self._load(found), strict=True))
-
-    def pairs(self, ids: list[tuple[str, str | None]]) -> tuple[list[RGB], list[RGB | None]]:
-        """Pictures and donors of these edits, in order."""
-        known = self.read([i for pair in ids for i in pair if i is not None])
-        return [known[i] for i, _ in ids], [known[d] if d is not None else None for _, d in ids]
+    def read(self, ids: Collection[str]) -> dict[str, RGB]:
+        """The pictures of these ids; of an id that isn't among the images none."""
+        with self._lock:
+            known = {image_id: self._held[image_id] for image_id in dict.fromkeys(ids) if image_id in self._held}
+        if missing := {*ids} - known.keys():
+            (found,) = of_images(self._images, self._images.column_names, missing)
+            fresh = dict(zip(found["image_id"].to_pylist(), self._load(found), strict=True))
+            known |= fresh
+            with self._lock:
+                self._held.update({i: picture for i, picture in fresh.items() if picture.nbytes <= HELD_BYTES})
+        return known
 
     def edited(self, edits: Sequence[Edit]) -> AbstractContextManager[Sequence[RGB]]:
         """The pictures that these edits make."""
-        images, donors = self.pairs([(edit.image_id, edit.spec.get("donor")) for edit in edits])
-        return made([edit.spec for edit in edits], images, donors)
+        specs = [edit.spec for edit in edits]
+        images, donors, find = self._of([edit.image_id for edit in edits], specs)
+        return made(specs, images, donors, find)
+
+    def edit(self, image_id: str, spec: dict[str, Any]) -> RGB:
+        """The picture that one edit makes of this one."""
+        (image,), (donor,), find = self._of([image_id], [spec])
+        return apply_edit(spec, image, donor, find)
+
+    def _of(self, image_ids: list[str], specs: Sequence[dict[str, Any]]) -> tuple[list[RGB], list[RGB | None], Finder]:
+        """Pictures and donors of these edits, in order, and what finds things in them."""
+        donor_ids = [spec.get("donor") for spec in specs]
+        known = self.read([i for i in (*image_ids, *donor_ids) if i is not None])
+        find = self._masks.finder({id(picture): image_id for image_id, picture in known.items()})
+        return [known[i] for i in image_ids], [None if i is None else known[i] for i in donor_ids], find
 
 
 def _answers(predictions: pa.Table) -> dict[str, Answer]:
@@ -570,13 +591,6 @@ def _answers(predictions: pa.Table) -> dict[str, Answer]:
     return {i: (np.array(scores), np.array(logits)) for i, scores, logits in zip(*columns, strict=True)}
 
 
-def redo_edit(context: Context, images: pa.Table) -> Callable[[dict[str, Any]], RGB]:
-    """A function that makes the picture of a row of `edits` again, for the report."""
-    pictures = Pictures(images, context.load)
-
-    def redo(row: dict[str, Any]) -> RGB:
-        spec = json.loads(row["spec"])
-        (image,), (donor,) = pictures.pairs([(row["image_id"], spec.get("donor"))])
-        return apply_edit(spec, image, donor)
-
-    return redo
+def redo_edit(pictures: Pictures) -> Callable[[dict[str, Any]], RGB]:
+    """A function that makes the picture of a row of `edits` again."""
+    return lambda row: pictures.edit(row["image_id"], json.loads(row["spec"]))

@@ -53,7 +53,7 @@ def pictures_of(
 ) -> tuple[Callable[[str], RGB], Callable[[Edit], tuple[RGB, RGB]]]:
     """What reads a picture by its id, and what makes an edit and its placebo again."""
     pictures = Pictures(tables["images"], context.load)
-    redo = redo_edit(context, tables["images"])
+    redo = redo_edit(pictures)
     placebos = {row["pair_id"]: row for row in tables["edits"].to_pylist() if row["arm"] == "placebo"}
     return (
         lambda image_id: pictures.read([image_id])[image_id],

@@ -92,4 +92,28 @@ def test_the_things_of_a_picture_are_sought_once_for_the_edits_that_follow_one_a
     monkeypatch.setattr(making, "things", counted)
     with making.made([spec for spec, _ in asked], [image for _, image in asked], [None] * 4) as coming:
         np.testing.assert_array_equal(np.stack(list(coming)), np.stack(expected))
-    assert sorted(sought) == sorted(id(image) for image in images)
+    assert len(sought) == 2 and {*sought} == {id(image) for image in images}
+
+
+def test_what_was_found_in_a_picture_is_known_when_it_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each box by itself: edits ask for the same ones in other company."""
+    _, (image,), _ = _asked(1)
+    one, other = [0.1, 0.1, 0.5, 0.5], [0.4, 0.3, 0.9, 0.8]
+    again = image.copy()
+    expected = things(image, [one, other])
+    sought: list[list] = []
+
+    def counted(image: np.ndarray, boxes: list) -> np.ndarray:
+        sought.append(boxes)
+        return things(image, boxes)
+
+    monkeypatch.setattr(making, "things", counted)
+    masks = making.Masks()
+    find = masks.finder({id(image): "its name", id(again): "its name"})
+    find(image, [one])[:] = True  # what a caller does with its own does not come back
+    np.testing.assert_array_equal(find(again, [one, other]), expected)
+    np.testing.assert_array_equal(find(image, [other, one]), expected)
+    assert sought == [[tuple(one)], [tuple(other)]]
+    assert not find(image, []).any()
+    monkeypatch.setattr(making, "MASK_BYTES", 0)
+    np.testing.assert_array_equal(making.Masks().finder({id(image): 0})(image, [one, other]), expected)
