@@ -20,6 +20,8 @@ BETTER = 1.5
 OBJECT_SCORE = 0.25
 """A detection of the class's own name at least this sure is the object."""
 MOST_BOXES = 6
+REMEMBERED = 10_000
+"""Answers of a BoxFinder that are kept: experiments ask for the same boxes again and again."""
 PAIRS = 1 << 20
 """Pairs of detections that are held against each other at a time."""
 
@@ -111,7 +113,10 @@ class BoxFinder:
                 boxes = box_array(places["box"])[row]
                 self._clustered.add(part["image_id"], part["cluster"], part["similarity"], boxes)
 
-    def cue(self, image_id: str, cue_id: str) -> Boxes:
+        self.cue = functools.lru_cache(REMEMBERED)(self._cue)
+        self.object = functools.lru_cache(REMEMBERED)(self._object)
+
+    def _cue(self, image_id: str, cue_id: str) -> Boxes:
         """The boxes (n, 4) of a cue that has any, best first; none for a cue of the whole image."""
         kind, _, name = cue_id.partition(":")
         if kind == "thing":
@@ -121,7 +126,7 @@ class BoxFinder:
             return join(_best(*self._clustered.of(image_id, int(name)), self._thresholds[cue_id], 0.3))
         return as_boxes([])
 
-    def object(self, image_id: str, words: str) -> Boxes:
+    def _object(self, image_id: str, words: str) -> Boxes:
         """The boxes (n, 4) of the class's own object, named by its words."""
         return _best(*self._seen.of(image_id, words), OBJECT_SCORE, 0.5)
 

@@ -54,15 +54,12 @@ def natural_scale(
     estimation = ~selection if selection.any() and not selection.all() else np.ones_like(selection)
     selection = ~estimation if not estimation.all() else estimation
     places: Reals = np.asarray(vectors, dtype=np.float64)
-    contrasts, scatter = [], np.zeros((places.shape[1],) * 2)
-    for having, lacking in _sides(places[selection], present[selection], labels[selection]):
-        contrasts.append(having.mean(0) - lacking.mean(0))
-        for side in (having, lacking):
-            centred = side - side.mean(0)
-            scatter += centred.T @ centred
-    if not contrasts:
+    pairs = _sides(places[selection], present[selection], labels[selection])
+    if not pairs:
         return None
-    scatter /= selection.sum()
+    contrasts = [having.mean(0) - lacking.mean(0) for having, lacking in pairs]
+    centred = np.concatenate([side - side.mean(0) for pair in pairs for side in pair])
+    scatter = centred.T @ centred / selection.sum()
     ridge = SHRINKAGE * np.trace(scatter) / len(scatter)
     if not ridge > 0:
         return None

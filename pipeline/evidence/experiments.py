@@ -146,6 +146,7 @@ class Planner:
         self._known = known = Presence.of(presence, [*self.cues], asked, self._scored)
         self.score: Callable[[str, str], float] = lambda i, cue: float(known.scores[cue][at[i]])
         self.present: Callable[[str, str], bool] = lambda i, cue: bool(known.present[at[i], known.at[cue]])
+        self.pool = functools.cache(self._pool)  # asked for by what is looked up, and by the experiment
 
     @functools.cached_property
     def boxes(self) -> BoxFinder:
@@ -164,7 +165,7 @@ class Planner:
         """Pictures of the selection half with a cue, those that show it most first."""
         return sorted((i for i in self.selection if self.present(i, cue_id)), key=lambda i: -self.score(i, cue_id))
 
-    def pool(self, label: str, cue_id: str, direction: str) -> list[str]:
+    def _pool(self, label: str, cue_id: str, direction: str) -> list[str]:
         """The pictures that an experiment may use."""
         # more than the experiment takes: some pictures have no place for the edit or its placebo
         most = 3 * self.audit.ablate.images

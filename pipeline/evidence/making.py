@@ -72,11 +72,15 @@ class Coming(Sequence[RGB]):
             return [picture.result() for picture in self._pictures[index]]
         return self._pictures[index].result()
 
+    def part(self, some: slice) -> Coming:
+        """Some of them, without waiting for any."""
+        return Coming(self._pictures[some])
+
 
 @contextmanager
 def made(
     specs: Sequence[dict[str, Any]], images: Sequence[RGB], donors: Sequence[RGB | None], find: Finder | None = None
-) -> Iterator[Sequence[RGB]]:
+) -> Iterator[Coming]:
     """The pictures that these specifications make of these pictures and donors, in order, made on MAKERS threads.
 
     What was found in a picture is remembered, by `find` or until the last of these is made.

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pipeline.geometry import Boxes, to_pixels
 from pipeline.images import RGB
 
+cv2.setNumThreads(0)  # of so small pictures its threads take more time than they save, and edits have their own
+
 Mask = NDArray[np.bool_]  # (height, width)
 
 WORKING_SIZE = 96

@@ -52,10 +52,13 @@ def free_places(box: Boxes, avoid: Boxes, rng: np.random.Generator) -> Boxes:
     for shapes in ((1.0,), (*SHAPES, square, square**2)):
         sizes = np.array([(width * s, height / s) for s in shapes])
         sizes = sizes[(sizes <= 1 + 1e-9).all(axis=1)]
-        steps = np.linspace(0, 1, STEPS)
-        corners = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 1, 2) * np.clip(1 - sizes, 0, 1)
-        places = np.concatenate([corners, corners + sizes], axis=2).reshape(-1, 4)
-        places = places[(intersection(places, near) <= 0).all(axis=1)] if len(near) else places
+        low = np.linspace(0, 1, STEPS)[:, None, None] * np.clip(1 - sizes, 0, 1)  # (steps, sizes, x and y)
+        high = low + sizes
+        # what two boxes have in common is a product of their sides', so a row and a column tell for the whole grid
+        meets = np.minimum(high[..., None], near[:, 2:].T) > np.maximum(low[..., None], near[:, :2].T)
+        across, down = meets.transpose(2, 1, 0, 3).astype(np.float32)  # (sizes, steps, near)
+        row, column, size = np.nonzero((down @ across.transpose(0, 2, 1)).transpose(1, 2, 0) == 0)
+        places = np.stack([low[column, size, 0], low[row, size, 1], high[column, size, 0], high[row, size, 1]], axis=1)
         if len(places):
             break
     else:

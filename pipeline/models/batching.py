@@ -13,7 +13,7 @@ from pipeline.models import devices
 
 Batch = devices.Batch | Literal["auto"]
 
-START = 64
+START = 16
 MOST = 1024
 """On a GPU a batch grows by doubling, to MOST; on a CPU, where a larger one is no faster, it stays as it starts."""
 TURNS = 4

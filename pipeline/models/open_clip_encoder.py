@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from pipeline.models.roi import Stages
 
-REGIONS_PER_IMAGE = 4  # regions pooled at once, in multiples of the batch: under 1 GB for a ResNet-50
+REGIONS, REGIONS_PER_IMAGE = 256, 4
+"""Regions pooled at once, or in multiples of a larger batch of images: under 1 GB for a ResNet-50 and 64 images."""
 
 
 def open_clip_encoder(
@@ -120,7 +121,8 @@ class OpenClipEncoder:
 
         def encode(batch: tuple[Tensor, list[Boxes]]) -> Floats:
             pixels, places = clip.normalised(batch[0]), [torch.from_numpy(of_image) for of_image in batch[1]]
-            return unit(region_features(self._stages, pixels, places, REGIONS_PER_IMAGE * len(places)))
+            at_once = max(REGIONS, REGIONS_PER_IMAGE * len(places))
+            return unit(region_features(self._stages, pixels, places, at_once))
 
         with torch.inference_mode():
             return self._batches.run(len(images), encode, clip.device, prepare)

@@ -22,7 +22,7 @@ YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 NO = ("no", "No", "NO", " no", " No", " NO")
 START = 16
 """Images in the first forward."""
-SMALL, SMALL_START = 100_000_000, 64
+SMALL, SMALL_START = 100_000_000, 128
 """And of a model with fewer parameters: calling it for a token takes longer than the token."""
 WORDLESS = frozenset({"blip", "git", "vision-encoder-decoder"})  # caption without a prompt, and continue one
 

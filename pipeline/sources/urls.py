@@ -110,10 +110,14 @@ class Files:
         path = os.path.join(self.root, name)
         if self.allow_outside:
             return path
-        root, real = os.path.realpath(self.root), os.path.realpath(path)
+        root, real = self._real_root, os.path.realpath(path)
         if is_url(self.root) or os.path.commonpath([root, real]) != root:
             raise self._outside(name)
         return real  # what was checked is what is opened
+
+    @functools.cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self.root)
 
     def read(self, name: str, start: int | None = None, stop: int | None = None) -> bytes:
         """The bytes of the file that `name` stands for, or a range of them.

@@ -36,7 +36,7 @@ from pipeline.evidence.boxes import of_images
 from pipeline.evidence.dose import Scale, natural_scale
 from pipeline.evidence.edits import Finder, apply_edit
 from pipeline.evidence.experiments import Edit, Experiment, Pair, plan
-from pipeline.evidence.making import Masks, made
+from pipeline.evidence.making import Coming, Masks, made
 from pipeline.evidence.presence import Presence, phi
 from pipeline.images import RGB
 from pipeline.models.protocols import Classifier, Floats, RecordedAnswers, RegionEncoder, YesNoModel
@@ -55,6 +55,8 @@ CHUNK = 512
 """Edits between two writes of the cache: what a crash may cost."""
 HELD_BYTES = 64 * 2**20
 """What pictures that were read may take, for the experiments to come."""
+TOGETHER = 128
+"""Edits that the model and the region encoder look at before the next ones."""
 RECORDED = "the model under test is a file of its answers, which can't be shown an edited picture"
 
 Answer = tuple[np.ndarray, np.ndarray]
@@ -481,10 +483,17 @@ class Bench:
 
     def _show_chunk(self, chunk: list[tuple[str, str, Edit]]) -> None:
         edits = [edit for _, _, edit in chunk]
+        labels = [label for _, label, _ in chunk]
         with self.pictures.edited(edits) as coming:
-            logits = self._logits(coming, [label for _, label, _ in chunk])
-            if self.witness:
-                self.witness.look(edits, coming)
+            if self.witness is None:
+                logits = self._logits(coming, labels)
+            else:  # in turns: while one looks, pictures for the other are made
+                parts = []
+                for first in range(0, len(chunk), TOGETHER):
+                    some = slice(first, first + TOGETHER)
+                    parts.append(self._logits(coming.part(some), labels[some]))
+                    self.witness.look(edits[some], coming.part(some))
+                logits = np.concatenate(parts)
         self.count("ablate", len(chunk))
         rows = {
             "image_id": [key for key, _, _ in chunk],
@@ -566,7 +575,7 @@ class Pictures:
                 self._held.update({i: picture for i, picture in fresh.items() if picture.nbytes <= HELD_BYTES})
         return known
 
-    def edited(self, edits: Sequence[Edit]) -> AbstractContextManager[Sequence[RGB]]:
+    def edited(self, edits: Sequence[Edit]) -> AbstractContextManager[Coming]:
         """The pictures that these edits make."""
         specs = [edit.spec for edit in edits]
         images, donors, find = self._of([edit.image_id for edit in edits], specs)

@@ -41,6 +41,7 @@ def test_the_first_can_be_seen_before_the_last_is_made(monkeypatch: pytest.Monke
     monkeypatch.setattr(making, "apply_edit", slow)
     with making.made(specs, images, donors) as coming:
         assert len(coming[:8]) == 8
+        assert len(coming.part(slice(6, None))) == 6 and coming.part(slice(2, 9))[:3][0].shape == (24, 24, 3)
         seen.set()
         assert len(coming[8:]) == 4
 

@@ -51,11 +51,11 @@ def test_a_batch_grows_on_a_gpu_until_memory_runs_out_and_not_beyond() -> None:
     card, batches = Card(300), Batches("auto")
     parts = batches.run(2000, card.forward, "cuda")
     assert [index for part in parts for index in part] == list(range(2000))
-    assert card.tried[:4] == [64, 128, 256, 512] and set(card.tried[4:-1]) == {256}
+    assert card.tried[:6] == [16, 32, 64, 128, 256, 512] and set(card.tried[6:-1]) == {256}
 
 
 def test_a_batch_keeps_its_size_on_a_cpu_and_never_passes_a_number_given() -> None:
-    for batches, device, size in ((Batches("auto"), "cpu", 64), (Batches(50), "cuda", 50)):
+    for batches, device, size in ((Batches("auto"), "cpu", 16), (Batches(50), "cuda", 50)):
         card = Card(10_000)
         batches.run(500, card.forward, device)
         assert max(card.tried) == size

@@ -25,7 +25,7 @@ def bench_edits(quick: bool, models: Path, work: Path, device: str = "cpu") -> I
     """Removals with every fill, their placebos and insertions, made and shown, over as many forwards alone."""
     for name, number, side, kind in (
         (clip_of_size("ViT-B-32", work), 3 if quick else 12, 256, "ViT-B-32, 256 px"),
-        (f"local-dir:{models / 'clip'}", 12 if quick else 96, 96, "tiny CLIP, 96 px"),
+        (f"local-dir:{models / 'clip'}", 24 if quick else 96, 96, "tiny CLIP, 96 px"),
     ):
         number *= 1 if device == "cpu" else 2
         model = open_clip_classifier(("boat", "car"), device, name=name)

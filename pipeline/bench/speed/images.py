@@ -125,7 +125,7 @@ def bare_loop(name: str, number: int, device: str) -> float:
             some = pixels[: min(START, number - first)]
             clip.model.encode_image(some)  # predict
             clip.model.encode_image(some)  # embed: the whole image
-            region_features(stages, some, [cells] * len(some), 4 * len(some))  # embed: its cells
+            region_features(stages, some, [cells] * len(some))  # embed: its cells
         if device != "cpu":
             torch.cuda.synchronize()
         return time.perf_counter() - began

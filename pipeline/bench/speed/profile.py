@@ -112,7 +112,7 @@ def _bare(name: str, regions: bool = False) -> tuple[float, float]:
     def forward() -> None:
         clip.model.encode_image(pixels)
         if regions:
-            region_features(stages, pixels, [cells] * len(pixels), 4 * len(pixels))
+            region_features(stages, pixels, [cells] * len(pixels))
 
     with torch.inference_mode():
         forward()

@@ -48,4 +48,6 @@ if __name__ == "__main__":
     quieten()
     for package in ("torch", "torchvision", "transformers", "open_clip", "faiss", "ultralytics", "scipy.stats"):
         importlib.import_module(package)
+    from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401 - it imports what is asked for
+
     run_audit(Audit.from_yaml(sys.argv[1], [f"cache={sys.argv[3]}"]), sys.argv[2])
