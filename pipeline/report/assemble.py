@@ -308,5 +308,5 @@ def data_uri(picture: RGB, side: int = THUMB_SIDE) -> str:
     image = Image.fromarray(picture)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80, method=4)
+    image.save(buffer, "WEBP", quality=80, method=2)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

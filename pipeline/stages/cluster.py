@@ -268,7 +268,7 @@ def spherical_kmeans(vectors: Floats, start: Floats) -> Floats:
     own = np.full(len(vectors), -1)
     for _ in range(ITERATIONS):
         blocks = [vectors[first : first + BLOCK] for first in range(0, len(vectors), BLOCK)]
-        new = np.concatenate([(centroids @ block.T).argmax(axis=0) for block in blocks])
+        new = np.concatenate([(block @ centroids.T).argmax(axis=1) for block in blocks])
         moved = np.flatnonzero(new != own)
         if not len(moved):
             break
@@ -294,11 +294,11 @@ def simplified_silhouette(vectors: Floats, centroids: Floats) -> float:
     width = np.empty(len(vectors), np.float32)
     for first in range(0, len(vectors), BLOCK):
         block = slice(first, first + BLOCK)
-        similar = centroids @ vectors[block].T
-        nearest = (similar.argmax(axis=0), np.arange(similar.shape[1]))
+        similar = vectors[block] @ centroids.T
+        nearest = (np.arange(len(similar)), similar.argmax(axis=1))
         own = 1 - similar[nearest]
         similar[nearest] = -np.inf
-        other = 1 - similar.max(axis=0)
+        other = 1 - similar.max(axis=1)
         width[block] = (other - own) / np.maximum(other, 1e-12)
     return float(np.mean(width))
 
