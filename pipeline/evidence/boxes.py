@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import cachetools
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
@@ -113,11 +114,15 @@ class BoxFinder:
                 boxes = box_array(places["box"])[row]
                 self._clustered.add(part["image_id"], part["cluster"], part["similarity"], boxes)
 
-        self.cue = functools.lru_cache(REMEMBERED)(self._cue)
-        self.object = functools.lru_cache(REMEMBERED)(self._object)
+        # not caches of bound methods: they would hold the finder, which then outlives who made it
+        self._cues: cachetools.LRUCache = cachetools.LRUCache(REMEMBERED)
+        self._objects: cachetools.LRUCache = cachetools.LRUCache(REMEMBERED)
+
+    def cue(self, image_id: str, cue_id: str) -> Boxes:
+        """The boxes (n, 4) of a cue that has any, best first; none for a cue of the whole image."""
+        return _remembered(self._cues, self._cue, image_id, cue_id)
 
     def _cue(self, image_id: str, cue_id: str) -> Boxes:
-        """The boxes (n, 4) of a cue that has any, best first; none for a cue of the whole image."""
         kind, _, name = cue_id.partition(":")
         if kind == "thing":
             return _best(*self._seen.of(image_id, name), self._thresholds[cue_id], 0.5)
@@ -126,14 +131,24 @@ class BoxFinder:
             return join(_best(*self._clustered.of(image_id, int(name)), self._thresholds[cue_id], 0.3))
         return as_boxes([])
 
-    def _object(self, image_id: str, words: str) -> Boxes:
+    def object(self, image_id: str, words: str) -> Boxes:
         """The boxes (n, 4) of the class's own object, named by its words."""
+        return _remembered(self._objects, self._object, image_id, words)
+
+    def _object(self, image_id: str, words: str) -> Boxes:
         return _best(*self._seen.of(image_id, words), OBJECT_SCORE, 0.5)
 
     def things(self, image_id: str) -> Boxes:
         """The boxes (n, 4) of whatever a detector is sure of in the picture."""
         scores, boxes = self._seen.of(image_id)
         return as_boxes(boxes[scores >= OBJECT_SCORE])
+
+
+def _remembered(cache: cachetools.LRUCache, find: Callable[[str, str], Boxes], image_id: str, name: str) -> Boxes:
+    found = cache.get((image_id, name))
+    if found is None:
+        found = cache[image_id, name] = find(image_id, name)
+    return found
 
 
 class _Groups:

@@ -146,7 +146,7 @@ class Planner:
         self._known = known = Presence.of(presence, [*self.cues], asked, self._scored)
         self.score: Callable[[str, str], float] = lambda i, cue: float(known.scores[cue][at[i]])
         self.present: Callable[[str, str], bool] = lambda i, cue: bool(known.present[at[i], known.at[cue]])
-        self.pool = functools.cache(self._pool)  # asked for by what is looked up, and by the experiment
+        self._pools: dict[tuple[str, str, str], list[str]] = {}
 
     @functools.cached_property
     def boxes(self) -> BoxFinder:
@@ -165,11 +165,14 @@ class Planner:
         """Pictures of the selection half with a cue, those that show it most first."""
         return sorted((i for i in self.selection if self.present(i, cue_id)), key=lambda i: -self.score(i, cue_id))
 
-    def _pool(self, label: str, cue_id: str, direction: str) -> list[str]:
-        """The pictures that an experiment may use."""
-        # more than the experiment takes: some pictures have no place for the edit or its placebo
-        most = 3 * self.audit.ablate.images
-        return self.sample(self.subjects(label, cue_id, direction == "removal"), most, label, cue_id, direction)
+    def pool(self, label: str, cue_id: str, direction: str) -> list[str]:
+        """The pictures that an experiment may use; asked for by what is looked up, and by the experiment."""
+        names = label, cue_id, direction
+        if names not in self._pools:
+            # more than the experiment takes: some pictures have no place for the edit or its placebo
+            most = 3 * self.audit.ablate.images
+            self._pools[names] = self.sample(self.subjects(label, cue_id, direction == "removal"), most, *names)
+        return self._pools[names]
 
     def sides(self, label: str, cue_id: str) -> dict[str, tuple[list[str], list[str]]]:
         """Label to pictures of the selection half with the cue and without, whose backgrounds may be lent.

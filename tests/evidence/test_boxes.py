@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.evidence import boxes
 from pipeline.evidence.boxes import BETTER, OBJECT_SCORE, BoxFinder, undisputed
 from pipeline.geometry import as_boxes, iou, join, suppress
-from pipeline.records import table
+from pipeline.records import SCHEMAS, table
 
 PLACES = [[0.0, 0.0, 0.5, 0.5], [0.05, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0]]
 SEEN = st.tuples(
@@ -76,3 +78,17 @@ def test_a_finder_of_some_images_knows_of_them_what_one_of_all_knows(
         things = [row["box"] for row in sure if row["image_id"] == image_id and row["score"] >= OBJECT_SCORE]
         np.testing.assert_array_equal(some.things(image_id), as_boxes(things))
     assert not len(some.cue("j", "thing:cup")) and some.has_detector == bool(found)
+
+
+def test_a_finder_that_remembers_is_gone_when_nobody_needs_it() -> None:
+    """It may hold the boxes of a whole audit; one that held itself would stay until the collector comes."""
+    nothing = SCHEMAS["detections"].empty_table()
+    finder = BoxFinder([], nothing, SCHEMAS["regions"].empty_table(), SCHEMAS["assignments"].empty_table())
+    assert not len(finder.object("an image", "boat")) and not len(finder.cue("an image", "property:dark"))
+    left = weakref.ref(finder)
+    gc.disable()
+    try:
+        del finder
+        assert left() is None
+    finally:
+        gc.enable()
