@@ -40,7 +40,9 @@ MOST_WORDS = 200
 LEAST_MEMBERS = 10
 """No more clusters than give each this many regions on average."""
 BLOCK = 1 << 14
-"""Regions whose similarities to all centroids are held at a time."""
+"""Regions worked on at a time when each has one cluster."""
+SIMILARITIES = 1 << 21
+"""Similarities of regions to centroids held at a time when k is sought: they stay in a processor's cache."""
 
 
 def cluster(
@@ -71,12 +73,8 @@ def cluster(
     mean = vectors.mean(axis=0)
     centred = centre(vectors, mean, out=vectors)
     start = far_apart(centred, ks[-1], audit.seed)
-    fits = []
-    for done, k in enumerate(ks):
-        centroids = spherical_kmeans(centred, start[:k])
-        fits.append((simplified_silhouette(centred, centroids), centroids))
-        progress(done + 1, len(ks))
-    centroids = max(fits, key=lambda fit: fit[0])[1]
+    fits = spherical_kmeans(centred, [start[:k] for k in ks], progress)
+    centroids = fits[int(np.argmax(simplified_silhouettes(centred, fits)))]
     del centred, vectors, fits
     seen = Clusters(len(centroids), len(mean), cache)
     assigned = seen.assign(regions, ids, trained, mean, centroids)
@@ -258,49 +256,87 @@ def far_apart(vectors: Floats, k: int, seed: int) -> Floats:
     return np.asarray(fit.centroids, dtype=np.float32)
 
 
-def spherical_kmeans(vectors: Floats, start: Floats) -> Floats:
-    """Unit centroids (k, d) of unit vectors (n, d), every point used, from a start (k, d): Lloyd's iterations.
+def spherical_kmeans(
+    vectors: Floats, starts: Sequence[Floats], progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Floats]:
+    """Unit centroids (k, d) of unit vectors (n, d), every point used, from each start (k, d): Lloyd's iterations.
 
-    Of the clusters' sums only the vectors that changed theirs are added and taken away, few after the first iterations;
-    FAISS's own k-means adds up all of them in each. A cluster that loses its last vector stays where it was.
+    All starts go together, their similarities in one product: vectors are read once for all, which is most of what few
+    centroids cost. Of the clusters' sums only the vectors that changed theirs are added and taken away, few after the
+    first iterations; FAISS's own k-means adds up all of them in each. A cluster that loses its last vector stays where
+    it was.
     """
-    centroids, totals = np.array(start, dtype=np.float32), np.zeros(start.shape)
-    own = np.full(len(vectors), -1)
-    for _ in range(ITERATIONS):
-        blocks = [vectors[first : first + BLOCK] for first in range(0, len(vectors), BLOCK)]
-        new = np.concatenate([(block @ centroids.T).argmax(axis=1) for block in blocks])
-        moved = np.flatnonzero(new != own)
-        if not len(moved):
+    from scipy import sparse  # here, for its import takes longer than most commands
+
+    fits, totals = [np.array(start, dtype=np.float32) for start in starts], [np.zeros(start.shape) for start in starts]
+    own = np.full((len(starts), len(vectors)), -1, np.int32)
+    moving = list(range(len(starts)))
+    for done in range(ITERATIONS):
+        progress(done, ITERATIONS)
+        stacked, parts = stack([fits[number] for number in moving])
+        old, new = own[moving], np.empty((len(moving), len(vectors)), np.int32)
+        for rows in blocks(len(vectors), len(stacked)):
+            similar = vectors[rows] @ stacked.T
+            for number, part in enumerate(parts):
+                new[number, rows] = similar[:, part].argmax(axis=1)
+        change = np.zeros(stacked.shape)
+        first = np.array([part.start for part in parts])[:, None]
+        for begin in range(0, len(vectors), BLOCK):
+            rows = slice(begin, begin + BLOCK)
+            moved = new[:, rows] != old[:, rows]
+            left = moved & (old[:, rows] >= 0)
+            to, of = (first + new[:, rows])[moved], (first + old[:, rows])[left]
+            sign = np.repeat(np.array([1, -1], np.float32), [len(to), len(of)])
+            places = np.concatenate([to, of]), np.concatenate([moved.nonzero()[1], left.nonzero()[1]])
+            block = vectors[rows]
+            change += sparse.csc_array((sign, places), shape=(len(stacked), len(block))) @ block
+        own[moving] = new
+        changed = (new != old).any(axis=1)
+        moving = [number for number, some in zip(moving, changed, strict=True) if some]
+        if not moving:
             break
-        for first in range(0, len(moved), BLOCK):
-            rows = moved[first : first + BLOCK]
-            change = np.zeros((len(centroids), len(rows)), np.float32)
-            change[new[rows], np.arange(len(rows))] = 1
-            left = np.flatnonzero(own[rows] >= 0)
-            change[own[rows[left]], left] = -1
-            totals += change @ (vectors[rows] if len(moved) < len(vectors) else vectors[first : first + BLOCK])
-        own = new
-        held = np.bincount(own, minlength=len(centroids)) > 0
-        totals[~held] = 0  # and not what rounding left
-        norm = np.linalg.norm(totals[held], axis=1, keepdims=True)
-        centroids[held] = totals[held] / np.maximum(norm, 1e-12)
-    return centroids
+        for number, part in zip(moving, [part for part, some in zip(parts, changed, strict=True) if some], strict=True):
+            centroids, total = fits[number], totals[number]
+            total += change[part]
+            held = np.bincount(own[number], minlength=len(centroids)) > 0
+            total[~held] = 0  # and not what rounding left
+            norm = np.linalg.norm(total[held], axis=1, keepdims=True)
+            centroids[held] = total[held] / np.maximum(norm, 1e-12)
+    progress(ITERATIONS, ITERATIONS)
+    return fits
 
 
-def simplified_silhouette(vectors: Floats, centroids: Floats) -> float:
-    """Mean of (b - a) / max(a, b) with cosine distances a to the own and b to the next centroid, in [-1, 1]."""
-    if len(centroids) < 2:
-        return -1.0
-    width = np.empty(len(vectors), np.float32)
-    for first in range(0, len(vectors), BLOCK):
-        block = slice(first, first + BLOCK)
-        similar = vectors[block] @ centroids.T
-        nearest = (np.arange(len(similar)), similar.argmax(axis=1))
-        own = 1 - similar[nearest]
-        similar[nearest] = -np.inf
-        other = 1 - similar.max(axis=1)
-        width[block] = (other - own) / np.maximum(other, 1e-12)
-    return float(np.mean(width))
+def simplified_silhouettes(vectors: Floats, fits: Sequence[Floats]) -> list[float]:
+    """For each fit (k, d): mean of (b - a) / max(a, b) with cosine distances a to the own and b to the next centroid.
+
+    In [-1, 1]; -1 for a single cluster.
+    """
+    totals = np.zeros(len(fits))
+    stacked, parts = stack(fits)
+    for rows in blocks(len(vectors), len(stacked)):
+        similar = vectors[rows] @ stacked.T
+        for number, part in enumerate(parts):
+            if len(fits[number]) < 2:
+                continue
+            mine = similar[:, part]
+            nearest = (np.arange(len(mine)), mine.argmax(axis=1))
+            own = 1 - mine[nearest]
+            mine[nearest] = -np.inf
+            other = 1 - mine.max(axis=1)
+            totals[number] += ((other - own) / np.maximum(other, 1e-12)).sum(dtype=np.float64)
+    return [total / len(vectors) if len(fit) > 1 else -1.0 for total, fit in zip(totals.tolist(), fits, strict=True)]
+
+
+def stack(fits: Sequence[Floats]) -> tuple[Floats, list[slice]]:
+    """Centroids of several fits one under the other, and each fit's rows among them."""
+    ends = np.cumsum([len(fit) for fit in fits]).tolist()
+    return np.concatenate(fits), [slice(end - len(fit), end) for end, fit in zip(ends, fits, strict=True)]
+
+
+def blocks(vectors: int, centroids: int) -> Iterator[slice]:
+    """Rows whose similarities to so many centroids are held at a time: SIMILARITIES numbers, and no fewer than 256."""
+    rows = max(SIMILARITIES // centroids, 256)
+    return (slice(first, first + rows) for first in range(0, vectors, rows))
 
 
 class Words:

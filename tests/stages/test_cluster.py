@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.config import Audit
 from pipeline.records import SCHEMAS, matrix, table
-from pipeline.stages.cluster import centre, cluster, far_apart, simplified_silhouette, spherical_kmeans
+from pipeline.stages.cluster import ITERATIONS, centre, cluster, far_apart, simplified_silhouettes, spherical_kmeans
 from pipeline.store import AuditFolder, Parts
 
 N, EACH, D, KINDS = 120, 5, 8, 6
@@ -134,7 +134,7 @@ def test_k_means_sees_every_point(tables: dict[str, pa.Table]) -> None:
     many = np.concatenate([vectors] * 4) + np.random.default_rng(1).normal(0, 0.05, (4 * len(vectors), D))
     points = centre(many.astype(np.float32), many.mean(axis=0).astype(np.float32))
     assert len(points) > 2 * 2 * 256
-    centroids = spherical_kmeans(points, far_apart(points, 2, 0))
+    (centroids,) = spherical_kmeans(points, [far_apart(points, 2, 0)])
     own = (points @ centroids.T).argmax(axis=1)
     for number in range(2):
         mean = points[own == number].mean(axis=0)
@@ -144,7 +144,26 @@ def test_k_means_sees_every_point(tables: dict[str, pa.Table]) -> None:
 def test_a_cluster_without_vectors_stays_where_it_was() -> None:
     points = np.eye(D, dtype=np.float32)[[0] * 20 + [1] * 20]
     start = np.stack([points[0], points[-1], -points[0]])
-    np.testing.assert_allclose(spherical_kmeans(points, start), start, atol=1e-6)
+    np.testing.assert_allclose(spherical_kmeans(points, [start])[0], start, atol=1e-6)
+
+
+def test_several_starts_together_end_where_each_ends_alone_as_lloyd_s_iterations_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.stages.cluster.BLOCK", 100)
+    monkeypatch.setattr("pipeline.stages.cluster.SIMILARITIES", 1)  # so that there are several blocks
+    rng = np.random.default_rng(5)
+    points = centre(rng.normal(0, 1, (700, D)).astype(np.float32), np.zeros(D, np.float32))
+    starts = [points[:k] for k in (2, 5, 11)]
+    together = spherical_kmeans(points, starts)
+    for start, fit in zip(starts, together, strict=True):
+        np.testing.assert_allclose(fit, spherical_kmeans(points, [start])[0], atol=1e-5)
+        plain = start.copy()
+        for _ in range(ITERATIONS):
+            own = (points @ plain.T).argmax(axis=1)
+            sums = np.stack([points[own == number].sum(axis=0) for number in range(len(plain))])
+            plain = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+        np.testing.assert_allclose(fit, plain, atol=1e-5)
 
 
 def test_a_start_is_of_vectors_far_apart_and_its_first_are_the_start_for_a_smaller_k() -> None:
@@ -160,11 +179,12 @@ def test_a_start_is_of_vectors_far_apart_and_its_first_are_the_start_for_a_small
 def test_the_silhouette_is_that_of_all_points_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     points = centre(rng.normal(0, 1, (500, D)).astype(np.float32), np.zeros(D, np.float32))
-    centroids = points[:7]
-    distance = np.sort(1 - points @ centroids.T, axis=1)
-    expected = np.mean((distance[:, 1] - distance[:, 0]) / np.maximum(distance[:, 1], 1e-12))
-    monkeypatch.setattr("pipeline.stages.cluster.BLOCK", 64)
-    assert simplified_silhouette(points, centroids) == pytest.approx(expected, abs=1e-6)
+    fits, expected = [points[:7], points[:1], points[10:13]], [-1.0] * 3
+    for number in (0, 2):
+        distance = np.sort(1 - points @ fits[number].T, axis=1)
+        expected[number] = np.mean((distance[:, 1] - distance[:, 0]) / np.maximum(distance[:, 1], 1e-12))
+    monkeypatch.setattr("pipeline.stages.cluster.SIMILARITIES", 1)
+    assert simplified_silhouettes(points, fits) == pytest.approx(expected, abs=1e-6)
 
 
 class Talker(Blind):

@@ -142,7 +142,7 @@ def random(e: Evidence) -> list[Candidate]:
 
 def k_means(vectors: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
     """(k, d): the pipeline's own centroids."""
-    return spherical_kmeans(vectors, far_apart(vectors, k, seed))
+    return spherical_kmeans(vectors, [far_apart(vectors, k, seed)])[0]
 
 
 _CLUSTERED: dict[str, NDArray[np.int64]] = {}

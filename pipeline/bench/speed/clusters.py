@@ -38,8 +38,8 @@ def bench_clusters(quick: bool, models: Path, work: Path) -> Iterator[Line]:
     cluster.far_apart(made[:100], 2, 0)  # so that the package is imported
     began = time.perf_counter()
     start = cluster.far_apart(made, ks[-1], 0)
-    fits = [cluster.spherical_kmeans(made, start[:k]) for k in ks]
-    ours = int(np.argmax([cluster.simplified_silhouette(made, fit) for fit in fits]))
+    fits = cluster.spherical_kmeans(made, [start[:k] for k in ks])
+    ours = int(np.argmax(cluster.simplified_silhouettes(made, fits)))
     mine = time.perf_counter() - began
     tried = ks[len(ks) // 6 :: len(ks) // 3] if quick else ks
     spent = [_medoids_of(made, k) for k in tried]
