@@ -42,7 +42,7 @@ def demo(
 ) -> None:
     """Run the audit that ships with Cuescope and show its top findings.
 
-    480 rendered pictures and a tiny CLIP that leans on four planted cues; no network, about a minute on two cores.
+    360 rendered pictures and a tiny CLIP that leans on four planted cues; no network, about a minute on two cores.
     """
     config = Path(__file__).parents[1] / "data" / "demo" / "audit.yaml"
     if not config.is_file():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,12 @@ PLANTED: dict[str, Cue | None] = {
     "umbrella": None,
     "fish": None,
 }
+AUDITED = tuple(PLANTED)[:6]
+"""Of the classes the model knows, those whose pictures are audited; with fewer pictures the demo takes less time."""
 PER_CLASS = 60
-WITH_CUE = 0.65
-"""Share of a biased class's audited pictures that show its cue; enough without it to see what happens then."""
+WITH_CUE = 0.4
+"""Share of a biased class's audited pictures that show its cue. In those without it another cue can be put to the test:
+a picture that shows its own holds the model to its class."""
 ELSEWHERE = 0.08
 """Share of the other classes' audited pictures that show it."""
 TRAINING_WITH_CUE = 1.0
@@ -93,14 +96,14 @@ def biased_scene(rng: np.random.Generator, label: str, shown: set[Cue], hidden: 
 
 
 def scenes(
-    seed: int, per_class: int, with_cue: float, elsewhere: float, hidden: float = 0.0
+    seed: int, classes: Sequence[str], per_class: int, with_cue: float, elsewhere: float, hidden: float = 0.0
 ) -> Iterator[tuple[str, Scene, set[Cue]]]:
     """(label, scene, cues shown), class by class: the class's own cue often, each other class's seldom.
 
     In a share `hidden` of the pictures with the class's own cue the class's object is missing.
     """
-    for number, (label, own) in enumerate(PLANTED.items()):
-        rng = np.random.default_rng([seed, number])
+    for number, label in enumerate(classes):
+        own, rng = PLANTED[label], np.random.default_rng([seed, number])
         for _ in range(per_class):
             shown = {
                 cue
@@ -117,18 +120,20 @@ def make_demo(out: Path, clip: Path, seed: int = 0) -> None:
 
     shutil.rmtree(out / "images", ignore_errors=True)
     with_scenes = []
-    for number, (label, scene, shown) in enumerate(scenes(seed + 100, PER_CLASS, WITH_CUE, ELSEWHERE)):
+    for number, (label, scene, shown) in enumerate(scenes(seed + 100, AUDITED, PER_CLASS, WITH_CUE, ELSEWHERE)):
         path = Path("images", label, f"{label}-{number % PER_CLASS:03d}.jpg")
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(render(scene, SIZE).image).save(out / path, quality=QUALITY, subsampling=0)
         names = sorted(cue.name for cue in shown)
         with_scenes.append({"path": str(path.relative_to("images")), "cues": names, "scene": scene.to_dict()})
     (out / "scenes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in with_scenes), encoding="utf-8")
-    truth = {"classes": {label: {"kind": cue.kind, "cue": cue.name} if cue else None for label, cue in PLANTED.items()}}
+    planted = {label: PLANTED[label] for label in AUDITED}
+    truth = {"classes": {label: {"kind": cue.kind, "cue": cue.name} if cue else None for label, cue in planted.items()}}
     header = "# What was planted. No stage of an audit reads this file; `cuescope planted score` does.\n"
     (out / "truth.yaml").write_text(header + yaml.safe_dump(truth, sort_keys=False), encoding="utf-8")
-    biased = scenes(seed + 200, TRAINING_PER_CLASS, TRAINING_WITH_CUE, TRAINING_ELSEWHERE, TRAINING_HIDDEN)
-    finetune(clip, out / "model", [(label, scene) for label, scene, _ in biased], list(PLANTED), seed)
+    classes = tuple(PLANTED)
+    biased = scenes(seed + 200, classes, TRAINING_PER_CLASS, TRAINING_WITH_CUE, TRAINING_ELSEWHERE, TRAINING_HIDDEN)
+    finetune(clip, out / "model", [(label, scene) for label, scene, _ in biased], classes, seed)
 
 
 def without(scene: Scene, cue: Cue) -> Scene:
