@@ -58,7 +58,7 @@ def finding(result: Result) -> Figure:
     for y, direction in enumerate(DIRECTIONS):
         span(axis, row, direction, y, color=COLORS[row["verdict"]])
     axis.set_yticks([0, 1], list(DIRECTIONS.values()))
-    axis.set(xlim=(-5, 105), ylim=(1.6, -0.6), xlabel="predictions of 100, beyond the placebo; 95 % interval")
+    axis.set(xlim=(-105, 105), ylim=(1.6, -0.6), xlabel="predictions of 100, beyond the placebo; 95 % interval")
     axis.spines[["top", "right", "left"]].set_visible(False)
     return figure
 
