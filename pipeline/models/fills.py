@@ -40,14 +40,22 @@ def _parts(mask: Mask, margin: float) -> Iterator[_Part]:
     """The connected parts of a mask, each in a window wider by `margin` of its longer side."""
     import cv2
 
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    left, top, wide, tall = cv2.boundingRect(mask.astype(np.uint8))
+    if not wide:
+        return
+    masked = mask[top : top + tall, left : left + wide].astype(np.uint8)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(masked, connectivity=8)
     for label, (x, y, width, height, _) in enumerate(boxes.tolist()):
         if label == 0:
             continue
         pad = max(math.ceil(margin * max(width, height)), 4)
-        rows = slice(max(y - pad, 0), min(y + height + pad, mask.shape[0]))
-        columns = slice(max(x - pad, 0), min(x + width + pad, mask.shape[1]))
-        yield _Part(rows, columns, labels[rows, columns] == label, ~mask[rows, columns])
+        rows = slice(max(top + y - pad, 0), min(top + y + height + pad, mask.shape[0]))
+        columns = slice(max(left + x - pad, 0), min(left + x + width + pad, mask.shape[1]))
+        outside = ~mask[rows, columns]
+        inside = np.zeros(outside.shape, dtype=bool)
+        above, before = top + y - rows.start, left + x - columns.start
+        inside[above : above + height, before : before + width] = labels[y : y + height, x : x + width] == label
+        yield _Part(rows, columns, inside, outside)
 
 
 def _check(image: RGB, mask: Mask) -> None:
