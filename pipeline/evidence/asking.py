@@ -13,7 +13,7 @@ from pipeline.models.protocols import YesNoModel
 from pipeline.places import Place
 from pipeline.store import Shelf
 
-VERSION = 2
+VERSION = 3
 CHUNK = 32
 """Pictures between two writes of the cache: what a crash or a spent budget may cost."""
 

@@ -105,7 +105,7 @@ def _grabcut(pixels: bytes, shape: tuple[int, ...], x0: float, y0: float, x1: fl
     cv2.setRNGSeed(0)  # the colour models start from k-means
     behind, before = np.zeros((1, 65)), np.zeros((1, 65))
     few, seen = window[::EVERY, ::EVERY], marks[::EVERY, ::EVERY]
-    if not LEAST_PIXELS <= (seen & 1).sum() <= seen.size - LEAST_PIXELS:
+    if not LEAST_PIXELS <= (seen & 1).sum() <= seen.size - LEAST_PIXELS:  # a small box, of which too few are left
         few, seen = window, marks
     cv2.grabCut(few.copy(), seen.copy(), (0, 0, 1, 1), behind, before, 0, cv2.GC_INIT_WITH_MASK)
     cv2.grabCut(window, marks, (0, 0, 1, 1), behind, before, 1, cv2.GC_EVAL_FREEZE_MODEL)

@@ -40,10 +40,11 @@ def _parts(mask: Mask, margin: float) -> Iterator[_Part]:
     """The connected parts of a mask, each in a window wider by `margin` of its longer side."""
     import cv2
 
-    left, top, wide, tall = cv2.boundingRect(mask.astype(np.uint8))
+    masked = mask.astype(np.uint8)
+    left, top, wide, tall = cv2.boundingRect(masked)
     if not wide:
         return
-    masked = mask[top : top + tall, left : left + wide].astype(np.uint8)
+    masked = masked[top : top + tall, left : left + wide]
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(masked, connectivity=8)
     for label, (x, y, width, height, _) in enumerate(boxes.tolist()):
         if label == 0:

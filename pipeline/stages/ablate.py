@@ -46,7 +46,7 @@ from pipeline.properties import contrary_to
 from pipeline.records import SCHEMAS, matrix, of_half, table
 from pipeline.store import Parts, Shelf, in_order, key_of, length
 
-VERSION = 4
+VERSION = 5
 SCALE_IMAGES = 10_000
 """Of no more images than this the natural dose of a cue is measured."""
 DOSE_IMAGES = 20

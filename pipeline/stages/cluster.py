@@ -41,6 +41,8 @@ LEAST_MEMBERS = 10
 """No more clusters than give each this many regions on average."""
 BLOCK = 1 << 14
 """Regions worked on at a time when each has one cluster."""
+TOGETHER = 1 << 12
+"""Centroids, of several k, that k-means seeks in one product; more would only take memory."""
 SIMILARITIES = 1 << 21
 """Similarities of regions to centroids held at a time when k is sought: they stay in a processor's cache."""
 
@@ -73,9 +75,15 @@ def cluster(
     mean = vectors.mean(axis=0)
     centred = centre(vectors, mean, out=vectors)
     start = far_apart(centred, ks[-1], audit.seed)
-    fits = spherical_kmeans(centred, [start[:k] for k in ks], progress)
-    centroids = fits[int(np.argmax(simplified_silhouettes(centred, fits)))]
-    del centred, vectors, fits
+    best, centroids = -np.inf, start
+    groups = together(ks)
+    for done, some in enumerate(groups):
+        fits = spherical_kmeans(centred, [start[:k] for k in some])
+        for silhouette, fit in zip(simplified_silhouettes(centred, fits), fits, strict=True):
+            if silhouette > best:
+                best, centroids = silhouette, fit
+        progress(done + 1, len(groups))
+    del centred, vectors, start, fits
     seen = Clusters(len(centroids), len(mean), cache)
     assigned = seen.assign(regions, ids, trained, mean, centroids)
     words = Words(
@@ -256,9 +264,18 @@ def far_apart(vectors: Floats, k: int, seed: int) -> Floats:
     return np.asarray(fit.centroids, dtype=np.float32)
 
 
-def spherical_kmeans(
-    vectors: Floats, starts: Sequence[Floats], progress: Callable[[int, int], None] = lambda done, total: None
-) -> list[Floats]:
+def together(ks: Sequence[int]) -> list[list[int]]:
+    """These numbers of clusters in groups, in order, each of at most TOGETHER centroids, or of a single k."""
+    groups: list[list[int]] = []
+    for k in ks:
+        if groups and sum(groups[-1]) + k <= TOGETHER:
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    return groups
+
+
+def spherical_kmeans(vectors: Floats, starts: Sequence[Floats]) -> list[Floats]:
     """Unit centroids (k, d) of unit vectors (n, d), every point used, from each start (k, d): Lloyd's iterations.
 
     All starts go together, their similarities in one product: vectors are read once for all, which is most of what few
@@ -271,8 +288,7 @@ def spherical_kmeans(
     fits, totals = [np.array(start, dtype=np.float32) for start in starts], [np.zeros(start.shape) for start in starts]
     own = np.full((len(starts), len(vectors)), -1, np.int32)
     moving = list(range(len(starts)))
-    for done in range(ITERATIONS):
-        progress(done, ITERATIONS)
+    for _ in range(ITERATIONS):
         stacked, parts = stack([fits[number] for number in moving])
         old, new = own[moving], np.empty((len(moving), len(vectors)), np.int32)
         for rows in blocks(len(vectors), len(stacked)):
@@ -302,7 +318,6 @@ def spherical_kmeans(
             total[~held] = 0  # and not what rounding left
             norm = np.linalg.norm(total[held], axis=1, keepdims=True)
             centroids[held] = total[held] / np.maximum(norm, 1e-12)
-    progress(ITERATIONS, ITERATIONS)
     return fits
 
 

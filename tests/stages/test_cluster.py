@@ -11,7 +11,15 @@ import pytest
 
 from pipeline.config import Audit
 from pipeline.records import SCHEMAS, matrix, table
-from pipeline.stages.cluster import ITERATIONS, centre, cluster, far_apart, simplified_silhouettes, spherical_kmeans
+from pipeline.stages.cluster import (
+    ITERATIONS,
+    centre,
+    cluster,
+    far_apart,
+    simplified_silhouettes,
+    spherical_kmeans,
+    together,
+)
 from pipeline.store import AuditFolder, Parts
 
 N, EACH, D, KINDS = 120, 5, 8, 6
@@ -164,6 +172,17 @@ def test_several_starts_together_end_where_each_ends_alone_as_lloyd_s_iterations
             sums = np.stack([points[own == number].sum(axis=0) for number in range(len(plain))])
             plain = sums / np.linalg.norm(sums, axis=1, keepdims=True)
         np.testing.assert_allclose(fit, plain, atol=1e-5)
+
+
+def test_many_centroids_are_sought_in_groups_with_the_same_result(
+    tables: dict[str, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert together([4000, 96, 1, 5000, 5001, 2]) == [[4000, 96], [1], [5000], [5001], [2]]
+    rows, assigned, _ = clustered(tables, tmp_path, k_min=2, k_max=12, sweep=5)
+    monkeypatch.setattr("pipeline.stages.cluster.TOGETHER", 1)
+    apart, again, _ = clustered(tables, tmp_path, k_min=2, k_max=12, sweep=5)
+    assert len(rows) > 2 and plain(apart) == plain(rows)
+    assert again.drop(["similarity"]).equals(assigned.drop(["similarity"]))
 
 
 def test_a_start_is_of_vectors_far_apart_and_its_first_are_the_start_for_a_smaller_k() -> None:
