@@ -30,8 +30,8 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv # --no-compile, as most of the packages' code is never run
-	$(BIN)/python -m pip install --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	touch .venv/ready
 
 clean:
