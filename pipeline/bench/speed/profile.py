@@ -73,6 +73,8 @@ def least_of(context: Context, folder: AuditFolder, rates: Rates) -> dict[str, t
     image, flops = _bare(context.audit.model.options["name"])
     assert context.audit.embed is not None
     tower, _ = _bare(context.audit.embed.options["name"], regions=True)
+    whole, _ = _bare(context.audit.embed.options["name"])
+    doses, tried = forwards.get("dose", 0), forwards.get("measure", 0)
     asked = phrases(context.audit, context.classes, folder.read("attributes"))
 
     def timed(work: Callable[[], Any]) -> float:
@@ -86,7 +88,11 @@ def least_of(context: Context, folder: AuditFolder, rates: Rates) -> dict[str, t
         "caption": (timed(lambda: context.captioner.captions(some)), f"{n:,} captions generated"),
         "detect": (timed(lambda: context.detector.detect(some, asked)), f"{n:,} forwards, {len(asked)} phrases"),
         "embed": (n * tower, f"{n:,} whole images, and their {len(CELLS)} cells by RoIAlign"),
-        "ablate": (forwards["ablate"] * image, f"{forwards['ablate']:,} edited pictures; {reached}"),
+        "ablate": (
+            forwards["ablate"] * image + doses * whole,
+            f"{forwards['ablate']:,} edited pictures, {doses:,} embedded for the dose; {reached}",
+        ),
+        "measure": (tried * whole, f"{tried:,} edits of whole pictures embedded"),
     }
 
 
