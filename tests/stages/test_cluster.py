@@ -163,8 +163,8 @@ def test_several_starts_together_end_where_each_ends_alone_as_lloyd_s_iterations
     rng = np.random.default_rng(5)
     points = centre(rng.normal(0, 1, (700, D)).astype(np.float32), np.zeros(D, np.float32))
     starts = [points[:k] for k in (2, 5, 11)]
-    together = spherical_kmeans(points, starts)
-    for start, fit in zip(starts, together, strict=True):
+    fits = spherical_kmeans(points, starts)
+    for start, fit in zip(starts, fits, strict=True):
         np.testing.assert_allclose(fit, spherical_kmeans(points, [start])[0], atol=1e-5)
         plain = start.copy()
         for _ in range(ITERATIONS):
